@@ -1,0 +1,1 @@
+"""How long a hop takes: delay elements, netem, waiting lines, the predictor."""
