@@ -1,0 +1,1 @@
+"""Decoy-state BB84 from detections to secret bits."""

@@ -1,0 +1,1 @@
+"""Where things are: slant range, elevation, propagation delay, passes. Pure numpy."""
