@@ -1,0 +1,61 @@
+"""key_IDs: they say where a key lies, and one changed bit makes them say nothing."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kms.key_id import KeyLocation, derive_naming_key, format_key_id, is_genuine, parse_key_id
+from topo.errors import ProtocolError
+
+locations = st.builds(
+    KeyLocation,
+    block_number=st.integers(0, 2**16 - 1),
+    offset_bytes=st.integers(0, 2**32 - 1),
+    size_bytes=st.integers(0, 2**12 - 1),
+)
+sae_ids = st.text(max_size=20)
+naming_keys = st.binary(min_size=32, max_size=32).map(derive_naming_key)
+
+
+def recognised(text: str, master: str, slave: str, naming_key: bytes) -> bool:
+    try:
+        return is_genuine(parse_key_id(text), master, slave, naming_key)
+    except ProtocolError:
+        return False
+
+
+@given(locations, sae_ids, sae_ids, naming_keys)
+def test_round_trip(location: KeyLocation, master: str, slave: str, naming_key: bytes) -> None:
+    text = format_key_id(location, master, slave, naming_key)
+    uuid = UUID(text)
+    assert (str(uuid), uuid.version, uuid.variant) == (text, 8, "specified in RFC 4122")
+    assert parse_key_id(text).location == location
+    assert parse_key_id(text.upper()) == parse_key_id(text)
+    assert recognised(text, master, slave, naming_key)
+
+
+@given(locations, sae_ids, sae_ids, naming_keys)
+def test_any_flipped_bit_is_found_out(
+    location: KeyLocation, master: str, slave: str, naming_key: bytes
+) -> None:
+    value = UUID(format_key_id(location, master, slave, naming_key)).int
+    for bit in range(128):
+        assert not recognised(str(UUID(int=value ^ 1 << bit)), master, slave, naming_key)
+
+
+@given(locations, st.tuples(sae_ids, sae_ids), st.tuples(sae_ids, sae_ids), naming_keys)
+def test_bound_to_its_pair(
+    location: KeyLocation, pair: tuple[str, str], other: tuple[str, str], naming_key: bytes
+) -> None:
+    text = format_key_id(location, *pair, naming_key)
+    assert recognised(text, *other, naming_key) == (other == pair)
+
+
+@given(st.one_of(st.text(), st.uuids(version=4).map(str), st.uuids(version=1).map(str)))
+def test_other_texts_are_refused_cleanly(text: str) -> None:
+    with pytest.raises(ProtocolError):
+        parse_key_id(text)
