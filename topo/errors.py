@@ -15,7 +15,10 @@
     ├── KeySupplyError             exit 1   no key where one is needed
     │   ├── NoKeyFromPass          exit 1   a quantum pass yielded no key, and why
     │   ├── LedgerError            exit 1   the key ledger refuses
+    │   │   ├── PoolExhausted      exit 1   fewer keys in store than asked for (`kms.ledger`)
+    │   │   └── KeyNotFound        exit 1   no such key for this pair, or delivered (`kms.ledger`)
     │   └── KmsRefused             exit 1   a KMS answered 400, 401 or 503
+    │       └── Refusal            exit 1   the same, at the KMS that answers (`kms.api`)
     └── MeasurementError           exit 1   an experiment ended without a usable result
 
 The command line turns any of these into one line on standard error and the exit code of its class.
