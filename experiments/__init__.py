@@ -1,0 +1,1 @@
+"""What is measured: experiments, the harness, statistics, reports, the command line."""

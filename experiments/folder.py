@@ -1,0 +1,85 @@
+"""The folder of one run: what is where in it. One place for every path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from topo.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; `root` is absolute."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, name: str, out: Path | None, now: datetime | None = None) -> RunFolder:
+        """Make `runs/<UTC time>-<name>/`, or `out`, which must be new or empty (`InputError` otherwise)."""
+        stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+        root = (out or Path("runs") / f"{stamp}-{name}").absolute()
+        if root.exists() and any(root.iterdir()):
+            raise InputError(f"{root} is not empty; choose another folder with --out")
+        folder = cls(root)
+        for path in (root, folder.captures, folder.ledgers, folder.logs, folder.private):
+            path.mkdir(parents=True, exist_ok=True)
+        folder.private.chmod(0o700)
+        return folder
+
+    @property
+    def scenario(self) -> Path:
+        return self.root / "scenario.toml"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples.csv"
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "environment.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def esp_sa(self) -> Path:
+        """Wireshark's key file: the session keys of this run, for looking inside its captures."""
+        return self.root / "esp_sa"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    @property
+    def captures(self) -> Path:
+        return self.root / "captures"
+
+    @property
+    def ledgers(self) -> Path:
+        return self.root / "ledgers"
+
+    @property
+    def logs(self) -> Path:
+        """Standard error, configuration and counters of every process, a folder an arm."""
+        return self.root / "logs"
+
+    @property
+    def private(self) -> Path:
+        """Certificates and keys of the two key management sites."""
+        return self.root / "pki"
+
+    def capture(self, arm: str, point: str) -> Path:
+        return self.captures / f"{arm}-{point}.pcapng"
+
+    def arm(self, arm: str) -> Path:
+        return self.logs / arm
+
+    def ledger(self, kms: str) -> Path:
+        return self.ledgers / f"{kms.lower()}.sqlite"

@@ -1,0 +1,61 @@
+"""The program that a substrate runs: every arm of a run, one after the other.
+
+`python -m experiments.inside FOLDER ARM...` reads `FOLDER/scenario.toml` and speaks JSON, one event a line, on
+standard output. It needs root in a kernel with netem; `experiments.paper` starts it in one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from experiments.arm import ArmOptions, ArmRun
+from experiments.control import CONTROL, control_of
+from experiments.folder import RunFolder
+from topo.errors import QntnError
+from topo.network import require_root
+from topo.scenario import load
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Say one thing to the person outside."""
+    print(json.dumps({"event": event, **fields}), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the arms; the exit code of the error that ended them, if one did."""
+    parser = argparse.ArgumentParser(prog="experiments.inside")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("arms", nargs="+")
+    parser.add_argument("--no-captures", action="store_true")
+    parser.add_argument("--no-goodput", action="store_true")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _stop)
+    folder = RunFolder(options.folder)
+    try:
+        require_root()
+        scenario = load(folder.scenario)
+        what = ArmOptions(captures=not options.no_captures, goodput=not options.no_goodput)
+        for name in options.arms:
+            of_arm = control_of(scenario) if name == CONTROL else scenario
+            emit("arm", arm=name, probes=of_arm.probe.count)
+            ArmRun(of_arm, name, folder, what, emit).run()
+            emit("arm-done", arm=name)
+    except QntnError as error:
+        emit("error", message=str(error), exit_code=error.exit_code)
+        return error.exit_code
+    return 0
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    """End in order: the contexts on the stack take the network down."""
+    raise SystemExit(143)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

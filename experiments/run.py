@@ -1,0 +1,156 @@
+"""One run of a scenario, from photons to the report: what `qntn reproduce` and `qntn run` do.
+
+Keys first, on this machine: two satellite passes, the relay, two ledgers. Then the network, in a substrate. Then, out
+here again, what came of it: samples, statistics, predictions, captures decrypted by tshark, plots, the report.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tomli_w
+
+from experiments import analysis, environment
+from experiments.control import CONTROL
+from experiments.folder import RunFolder
+from experiments.key_supply import Supply, provide
+from experiments.progress import Listener, Log, Reporter
+from experiments.summary import Summary
+from topo.errors import GuestFailed
+from topo.planner import build_plan
+from topo.scenario import Scenario
+from topo.substrates import Clock, Job, Substrate, choose
+
+MODULE = "experiments.inside"
+WALL_S_PER_ARM = 300.0
+"""Wall-clock allowance of an arm beyond its probes, seconds: bring-up, goodput, a slow machine."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What of a scenario is run, and where."""
+
+    substrate: Literal["auto", "host", "uml"] = "auto"
+    clock: Literal["auto", "real", "virtual"] = "auto"
+    out: Path | None = None
+    arms: tuple[str, ...] = ()
+    """Empty: every arm of the scenario."""
+    captures: bool = True
+    goodput: bool = True
+    plots: bool = True
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run left."""
+
+    folder: RunFolder
+    summary: Summary
+    environment: environment.Environment
+    warnings: tuple[str, ...]
+    """What went wrong without stopping the run: lost probes, packets in clear, wrong keys."""
+
+
+def run_scenario(scenario: Scenario, options: RunOptions, reporter: Reporter) -> RunOutcome:
+    """Run a scenario's arms and evaluate them; see the module's docstring.
+
+    Raises `FeatureMissing` before anything is made where the machine cannot run it, `GuestFailed` or the error from
+    inside where the network fails, `NoKeyFromPass` where a satellite pass yields no key.
+    """
+    arms = options.arms or tuple(scenario.arms)
+    for name in arms:
+        build_plan(scenario, name)  # a plan that cannot be made is said before anything starts
+    substrate, clock = choose(options.substrate, options.clock)
+    folder = RunFolder.create(scenario.name, options.out)
+    table = scenario.model_dump(exclude_none=True)
+    folder.scenario.write_text(tomli_w.dumps(table), encoding="utf-8")
+    log = Log(folder.log, reporter)
+    log.note(f"substrate {substrate.name}, {clock} clock, seed {scenario.seed}")
+    return _Run(scenario, arms, options, substrate, clock, folder, log).carry_out()
+
+
+@dataclass
+class _Run:
+    """One run under way."""
+
+    scenario: Scenario
+    arms: tuple[str, ...]
+    options: RunOptions
+    substrate: Substrate
+    clock: Clock
+    folder: RunFolder
+    log: Log
+
+    def carry_out(self) -> RunOutcome:
+        supply = self._provide_keys()
+        self._run_inside()
+        return self._evaluate(supply)
+
+    def _provide_keys(self) -> Supply | None:
+        """Fill the ledgers, if any arm has a tunnel."""
+        with_tunnel = [name for name in self.arms if self.scenario.arms[name].tunnel]
+        if not with_tunnel:
+            return None
+        self.log.stage("quantum keys: two satellite passes and the relay")
+        plan = build_plan(self.scenario, with_tunnel[0])
+        supply = provide(
+            self.scenario, plan, self.folder, lambda name, done: self.log.advance(done, name)
+        )
+        psk = self.folder.private / "gateways.psk"
+        psk.touch(mode=0o600)
+        psk.write_text(secrets.token_hex(32))
+        self.log.note(f"{supply.relayed_bits} secret bits at both sites: K1, relayed under K2")
+        return supply
+
+    def _run_inside(self) -> None:
+        """Run every arm in the substrate."""
+        argv = [sys.executable, "-m", MODULE, str(self.folder.root), CONTROL, *self.arms]
+        argv += [] if self.options.captures else ["--no-captures"]
+        argv += [] if self.options.goodput else ["--no-goodput"]
+        job = Job(
+            argv=tuple(argv),
+            folder=self.folder.root,
+            clock=self.clock,
+            start_unix_ns=round(self.scenario.start.timestamp()) * 1_000_000_000,
+            time_limit_s=2 * self._probing_s() + WALL_S_PER_ARM * (1 + len(self.arms)),
+        )
+        listener = Listener(self.scenario, self.log)
+        status = self.substrate.run(job, listener.hear)
+        listener.raise_error()
+        if status != 0:
+            errors = self.folder.root / "guest" / "stderr"
+            words = errors.read_text(errors="replace").strip().splitlines()
+            last = words[-1] if words else "no word on standard error"
+            raise GuestFailed(f"the run inside ended with status {status}: {last}", errors)
+
+    def _probing_s(self) -> float:
+        """How long the probes take on the substrate's clock."""
+        probe = self.scenario.probe
+        intervals = [self.scenario.arms[a].interval_ms or probe.interval_ms for a in self.arms]
+        return probe.count * sum(intervals) / 1e3
+
+    def _evaluate(self, supply: Supply | None) -> RunOutcome:
+        """Turn what the run left into its results."""
+        self.log.stage("evaluation: statistics, predictions, captures")
+        samples = analysis.collect_samples(self.arms, self.folder)
+        summary = analysis.summarise(
+            self.scenario,
+            self.arms,
+            samples,
+            self.folder,
+            supply,
+            with_captures=self.options.captures,
+        )
+        ran_on = environment.describe(self.scenario, self.substrate.name, self.clock, self.folder)
+        self.folder.environment.write_text(ran_on.model_dump_json(indent=2), encoding="utf-8")
+        if self.options.plots:
+            self.log.stage("plots and report")
+            analysis.publish(self.scenario, samples, summary, ran_on, self.folder)
+        warnings = tuple(analysis.warnings(self.scenario, summary, self.folder))
+        for warning in warnings:
+            self.log.note(f"WARNING {warning}")
+        return RunOutcome(self.folder, summary, ran_on, warnings)
