@@ -1,0 +1,1 @@
+"""User-space packet gateways: ESP tunnels keyed from a KMS."""

@@ -1,0 +1,79 @@
+"""The TUN device and the routes that lead protected traffic into it, and nowhere else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Sequence
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from topo.errors import FeatureMissing, NetworkError
+
+_CLONE_DEVICE = "/dev/net/tun"
+_TUNSETIFF = 0x400454CA
+_IFF_TUN = 0x0001
+_IFF_NO_PI = 0x1000
+_ADDR_GEN_MODE_NONE = 1
+_TUN_METRIC = 0
+_BLACKHOLE_METRIC = 1
+"""Next after the TUN route: no other route to the prefix can come between the two."""
+_QUEUE_PACKETS = 4096
+
+
+def open_tun(name: str, address: IPv4Interface, mtu: int, remote: Sequence[IPv4Network]) -> int:
+    """The non-blocking file descriptor of a new TUN device that carries traffic to `remote`.
+
+    One read is one IP packet, one write another. Made in the current network namespace; it vanishes
+    with the descriptor, and its routes with it. The blackhole routes to the same prefixes are
+    installed first and stay, even after the process: protected traffic has never another way out.
+    Raises `FeatureMissing` without TUN in the kernel, `NetworkError` when netlink refuses.
+    """
+    with IPRoute() as netlink:
+        try:
+            for prefix in remote:
+                netlink.route(
+                    "replace", dst=str(prefix), type="blackhole", priority=_BLACKHOLE_METRIC
+                )
+            fd = _attach(name)
+            try:
+                _configure(netlink, name, address, mtu, remote)
+            except BaseException:
+                os.close(fd)
+                raise
+        except NetlinkError as error:
+            raise NetworkError(f"TUN device {name}: {error}") from None
+    return fd
+
+
+def _attach(name: str) -> int:
+    try:
+        fd = os.open(_CLONE_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise FeatureMissing(
+            "TUN", f"{_CLONE_DEVICE}: {error.strerror}; needs CONFIG_TUN (`modprobe tun`) and root"
+        ) from None
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
+    except OSError as error:
+        os.close(fd)
+        raise NetworkError(f"TUN device {name}: {error.strerror}") from None
+    return fd
+
+
+def _configure(
+    netlink: IPRoute, name: str, address: IPv4Interface, mtu: int, remote: Sequence[IPv4Network]
+) -> None:
+    (index,) = netlink.link_lookup(ifname=name)
+    if Path("/proc/net/if_inet6").exists():
+        # No link-local address: the kernel's own router solicitations have no place in the tunnel.
+        no_address = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}
+        netlink.link("set", index=index, IFLA_AF_SPEC={"attrs": [["AF_INET6", no_address]]})
+    netlink.link("set", index=index, mtu=mtu, txqlen=_QUEUE_PACKETS, state="up")
+    netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+    for prefix in remote:
+        netlink.route("replace", dst=str(prefix), oif=index, priority=_TUN_METRIC)

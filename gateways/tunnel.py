@@ -1,0 +1,224 @@
+"""One end of an ESP tunnel: its SAs, its key agreement, its policy. No socket, no clock, no thread.
+
+Packets and time go in, packets and events come out; `gateways.gateway` is the thin shell around it.
+Whatever is refused is refused in silence: dropped, counted, never answered (an unauthenticated
+sender learns nothing).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gateways.control import (
+    Endpoint,
+    Established,
+    Event,
+    Held,
+    InstallInbound,
+    InstallOutbound,
+    RetireInbound,
+    RetireOutbound,
+)
+from gateways.encapsulation import KEEPALIVE, NON_ESP_MARKER
+from gateways.esp import (
+    MAX_SEQUENCE,
+    EspRefused,
+    InboundSa,
+    OutboundSa,
+    Refusal,
+    SaCounters,
+)
+from gateways.selectors import TrafficSelectors
+from topo.errors import ControlError
+
+_RECORDS_KEPT = 1000
+_SPI_OCTETS = 4
+
+
+@dataclass(slots=True)
+class SaRecord:
+    """What remains of an SA: everything but its key."""
+
+    direction: str
+    spi: int
+    key_id: str
+    counters: SaCounters
+    state: str = "installed"
+
+
+class Tunnel:
+    """Seals what the selectors protect, opens what the peer sealed, rekeys by its endpoint.
+
+    `sequence_limit` is the last sequence number of an outbound SA, `window` the anti-replay window
+    in packets.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        selectors: TrafficSelectors,
+        window: int = 1024,
+        sequence_limit: int = MAX_SEQUENCE,
+    ) -> None:
+        self.drops: Counter[str] = Counter()
+        """Packets dropped before any SA saw them, by reason."""
+        self.records: list[SaRecord] = []
+        self.key_ids: list[str] = []
+        self.rekeys = 0
+        self.held = 0
+        self._endpoint = endpoint
+        self._selectors = selectors
+        self._window = window
+        self._sequence_limit = sequence_limit
+        self._inbound: dict[int, InboundSa] = {}
+        self._outbound: OutboundSa | None = None
+        self._last_good_spi = 0
+        self._events: list[Event] = []
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is an SA to send on."""
+        return self._outbound is not None
+
+    @property
+    def retransmissions(self) -> int:
+        """Control messages sent again."""
+        return self._endpoint.retransmissions
+
+    def events(self) -> list[Event]:
+        """What the shell must do or tell; installing and retiring SAs is already done."""
+        events, self._events = self._events, []
+        return events
+
+    def next_deadline_ns(self) -> int | None:
+        """When `tick` must be called next."""
+        return self._endpoint.next_deadline_ns()
+
+    def start(self, now_ns: int) -> None:
+        """Begin to agree on keys."""
+        self._endpoint.start(now_ns)
+        self._carry_out()
+
+    def tick(self, now_ns: int) -> None:
+        """Let time pass."""
+        self._endpoint.tick(now_ns)
+        self._carry_out()
+
+    def key_fetched(self, exchange: bytes, key_id: str, key: bytes, now_ns: int) -> None:
+        """Take a key from the KMS."""
+        self._endpoint.key_fetched(exchange, key_id, key, now_ns)
+        self._carry_out()
+
+    def key_refused(self, exchange: bytes, reason: str, now_ns: int) -> None:
+        """Take a refusal from the KMS."""
+        self._endpoint.key_refused(exchange, reason, now_ns)
+        self._carry_out()
+
+    def from_inside(self, packet: bytes, now_ns: int) -> bytes | None:
+        """The UDP payload that carries an inner packet, or None if it may not pass."""
+        if not self._selectors.outgoing(packet):
+            self.drops["outside_selectors"] += 1
+            return None
+        sa = self._outbound
+        if sa is None:
+            self.drops["no_outbound_sa"] += 1
+            return None
+        try:
+            datagram = sa.seal(packet)
+        except EspRefused:
+            return None
+        if sa.sequence >= self._endpoint.config.soft_packets:
+            self._endpoint.soft_limit(now_ns)
+            self._carry_out()
+        return datagram
+
+    def from_outside(self, datagram: bytes, now_ns: int) -> bytes | None:
+        """The inner packet in a UDP payload, or None: control, keepalive, or refused."""
+        marker = datagram[:_SPI_OCTETS]
+        if marker == NON_ESP_MARKER:
+            self._control(datagram[_SPI_OCTETS:], now_ns)
+            return None
+        sa = self._inbound.get(int.from_bytes(marker))
+        if sa is None or len(marker) < _SPI_OCTETS:
+            self.drops["keepalives" if datagram == KEEPALIVE else Refusal.UNKNOWN_SPI] += 1
+            return None
+        try:
+            inner = sa.open(datagram)
+        except EspRefused:
+            return None
+        if sa.spi != self._last_good_spi:
+            self._last_good_spi = sa.spi
+            self._endpoint.good_packet(sa.spi, now_ns)
+            self._carry_out()
+        if sa.window.highest >= self._endpoint.config.soft_packets:
+            self._endpoint.soft_limit(now_ns)
+            self._carry_out()
+        return inner
+
+    def status(self) -> dict[str, Any]:
+        """Counters, ready for JSON; no key material."""
+        return {
+            "usable": self.usable,
+            "rekeys": self.rekeys,
+            "held": self.held,
+            "key_ids": list(self.key_ids),
+            "retransmissions": self.retransmissions,
+            "drops": dict(self.drops),
+            "sas": [
+                {
+                    "direction": record.direction,
+                    "spi": f"{record.spi:#010x}",
+                    "key_id": record.key_id,
+                    "state": record.state,
+                    **asdict(record.counters),
+                }
+                for record in self.records
+            ],
+        }
+
+    def _control(self, data: bytes, now_ns: int) -> None:
+        try:
+            self._endpoint.receive(data, now_ns)
+        except ControlError:
+            self.drops["control_refused"] += 1
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        for event in self._endpoint.events():
+            match event:
+                case InstallInbound(spi, key_id, keys):
+                    sa = InboundSa(spi, keys, self._selectors, self._window)
+                    self._inbound[spi] = sa
+                    self._record("in", spi, key_id, sa.counters)
+                case InstallOutbound(spi, key_id, keys):
+                    self._end("out", "retired")
+                    self._outbound = OutboundSa(spi, keys, self._sequence_limit)
+                    self._record("out", spi, key_id, self._outbound.counters)
+                case RetireInbound(spi):
+                    del self._inbound[spi]
+                    self._end("in", "retired", spi)
+                case RetireOutbound():
+                    self._outbound = None
+                    self._end("out", "expired")
+                case Established(key_id, _, _, rekey):
+                    self.rekeys += rekey
+                    self.key_ids.append(key_id)
+                case Held():
+                    self.held += 1
+            self._events.append(event)
+
+    def _record(self, direction: str, spi: int, key_id: str, counters: SaCounters) -> None:
+        self.records.append(SaRecord(direction, spi, key_id, counters))
+        while len(self.records) > _RECORDS_KEPT and self.records[0].state != "installed":
+            self.records.pop(0)
+
+    def _end(self, direction: str, state: str, spi: int | None = None) -> None:
+        for record in self.records:
+            if (
+                record.direction == direction
+                and record.state == "installed"
+                and spi in (None, record.spi)
+            ):
+                record.state = state

@@ -1,0 +1,106 @@
+"""A gateway's configuration file: what it takes and what it refuses, in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from gateways.config import GatewayConfig, KmsConfig, load_config
+from gateways.control import Policy
+from gateways.gateway import main
+from topo.errors import ScenarioError
+
+GOOD: dict[str, Any] = {
+    "name": "EG-U",
+    "role": "initiator",
+    "outer_local": "192.0.2.1",
+    "outer_peer": "192.0.2.2",
+    "tun_address": "10.9.0.1/30",
+    "local": ["10.1.0.0/24"],
+    "remote": ["10.2.0.0/24", "10.3.0.0/16"],
+    "psk": "00" * 32,
+    "own_sae": "SAE-U",
+    "peer_sae": "SAE-N",
+    "kms": {
+        "base_url": "https://10.1.0.9:8443",
+        "ca": "ca.pem",
+        "cert": "sae.pem",
+        "key": "sae.key",
+        "kme_id": "KME-U",
+    },
+}
+
+
+def written(directory: Path, **changes: Any) -> Path:
+    path = directory / "gateway.json"
+    path.write_text(json.dumps(GOOD | changes))
+    return path
+
+
+def test_defaults(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path))
+    assert (config.port, config.tun_mtu, config.window) == (4500, 1438, 1024)
+    assert config.policy is Policy.FAIL_CLOSED
+    assert config.control().rekey_after_ns == 120 * 10**9
+    assert config.control().hard_after_ns == 180 * 10**9
+    assert config.control().retransmit_ns > 0.7e9
+    assert (config.esp_sa, config.status, config.fault) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"colour": "blue"}, "colour"),
+        ({"role": "both"}, "role"),
+        ({"outer_peer": "192.0.2.300"}, "outer_peer"),
+        ({"remote": []}, "remote"),
+        ({"remote": ["10.2.0.1/24"]}, "remote.0"),
+        ({"remote": ["2001:db8::/32"]}, "remote.0"),
+        ({"remote": ["192.0.2.0/24"]}, "the tunnel would run through itself"),
+        ({"psk": "00" * 15}, "psk"),
+        ({"psk": "secret!"}, "psk"),
+        ({"hard_after_s": 100}, "hard_after_s"),
+        ({"policy": "hybrid"}, "policy"),
+        ({"fault": "slow"}, "fault"),
+        ({"tun_name": "a/b"}, "tun_name"),
+        ({"kms": {}}, "kms.base_url"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    tmp_path: Path, changes: dict[str, Any], key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, **changes)
+    with pytest.raises(ScenarioError) as refused:
+        load_config(path)
+    assert str(path) in str(refused.value)
+    assert key in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert main([str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_missing_file_and_missing_certificates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 2
+    assert main([str(tmp_path / "none.json")]) == 2
+    assert main([str(written(tmp_path))]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert "sae.pem" in lines[2]
+
+
+def test_repr_hides_the_psk(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, psk="5ec2e7" * 8))
+    assert "5ec2e7" not in f"{config!r} {config}"
+
+
+@pytest.mark.parametrize("model", [GatewayConfig, KmsConfig])
+def test_every_field_is_described(model: type[GatewayConfig] | type[KmsConfig]) -> None:
+    fields: dict[str, FieldInfo] = model.model_fields
+    assert [name for name, field in fields.items() if not field.description] == []
