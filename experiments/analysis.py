@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from typing import Protocol, TypeVar
 
@@ -152,15 +153,15 @@ def _captures(
 ) -> dict[str, CaptureVerdict]:
     """tshark's verdict on every capture of the satellite hop of an arm with a tunnel."""
     esp_sa = folder.esp_sa.read_text().splitlines() if folder.esp_sa.exists() else []
-    verdicts = {}
-    for name in arms:
-        if not scenario.arms[name].tunnel:
-            continue
+
+    def verdict(name: str) -> CaptureVerdict:
         plan = build_plan(scenario, name)
         protected = {IPv4Address(plan.address(host)) for host in ("UE", "DN")}
-        capture = folder.capture(name, POINTS[1])
-        verdicts[name] = captures.analyse(capture, esp_sa, protected)
-    return verdicts
+        return captures.analyse(folder.capture(name, POINTS[1]), esp_sa, protected)
+
+    with_tunnel = [name for name in arms if scenario.arms[name].tunnel]
+    with ThreadPoolExecutor() as pool:  # each waits for its own tshark
+        return dict(zip(with_tunnel, pool.map(verdict, with_tunnel), strict=True))
 
 
 def warnings(scenario: Scenario, summary: Summary, folder: RunFolder) -> list[str]:

@@ -11,15 +11,18 @@ from typing import Any
 
 from experiments.folder import RunFolder
 from experiments.goodput import measure_goodput
-from experiments.services import PYTHON, Service
+from experiments.services import Service, start_module, start_program
 from topo.errors import MeasurementError
 from topo.network import Network
 from topo.plan import LinkPlan, Plan, interface_name
 from topo.planner import KEY_SITES, build_plan
 from topo.scenario import Scenario
 
-LEAD_S = 6
-"""From the network's readiness to the arm's epoch, whole seconds: time for gateways to shake hands over 330 ms."""
+LEAD_S = 8
+"""From the network's readiness to the arm's epoch, whole seconds: time to start everything and to agree on keys over
+330 ms one way. The first probe leaves at the epoch, so that arms of one session meet the same waits."""
+PROBER_START_S = 2
+"""Time that the prober may take to start, whole seconds."""
 START_TIMEOUT_S = 60.0
 CAPTURE_FLUSH_S = 1.0
 """From the last probe to the end of a capture: the kernel hands packets to dumpcap in blocks, four a second."""
@@ -56,7 +59,7 @@ class ArmRun:
         """Build the network, start what runs in it, probe, measure the goodput, take everything down."""
         with Network(self.plan) as network, ExitStack() as services:
             # On a whole second, so that the same run on a virtual clock has the same times throughout.
-            epoch_ns = (time.time_ns() // NS_PER_S + 1 + LEAD_S) * NS_PER_S
+            epoch_ns = (time.time_ns() // NS_PER_S + LEAD_S) * NS_PER_S
             for link in self.plan.links:
                 if link.middle:
                     services.callback(self._start_waiter(network, link, epoch_ns).finish)
@@ -89,7 +92,7 @@ class ArmRun:
         path = self._logs / f"{label}.json"
         path.touch(mode=0o600)
         path.write_text(json.dumps(config, indent=1))
-        return Service(network, host, [*PYTHON, module, str(path)], self._logs / f"{label}.log")
+        return start_module(network, host, module, path, self._logs / f"{label}.log")
 
     def _start_waiter(self, network: Network, link: LinkPlan, epoch_ns: int) -> Service:
         assert link.waiter is not None
@@ -208,15 +211,17 @@ class ArmRun:
         interface = self.plan.link(host, towards).interface(host)
         # dumpcap writes pcapng with nanoseconds; -q: no running count of packets on its output.
         argv = ["dumpcap", "-q", "-p", "-i", interface, "-w", str(out)]
-        capture = Service(network, host, argv, self._logs / f"dumpcap-{point}.log", merge=True)
+        log = self._logs / f"dumpcap-{point}.log"
+        capture = start_program(network, host, argv, log, merge=True)
         capture.wait_for("File:", START_TIMEOUT_S)
         return capture
 
     def _probe(self, network: Network, epoch_ns: int) -> None:
         probe, arm = self.scenario.probe, self.arm
         interval_ms = arm.interval_ms or probe.interval_ms
-        now_ns = time.time_ns()
-        first_ns = max(epoch_ns, (now_ns // NS_PER_S + 1 + LEAD_S) * NS_PER_S)
+        # Later than the epoch only where a slow machine's real clock has passed it.
+        earliest_ns = (time.time_ns() // NS_PER_S + 1 + PROBER_START_S) * NS_PER_S
+        first_ns = max(epoch_ns, earliest_ns)
         config = {
             "arm": self.name,
             "source": self.plan.address(arm.source),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.iperf import PORT, Protocol, client_command, parse_server_report, server_command
-from experiments.services import Service
+from experiments.services import start_program
 from experiments.summary import Goodput
 from topo import scenario
 from topo.errors import MeasurementError
@@ -49,7 +49,7 @@ def _carry_out(network: Network, ends: tuple[str, str], transfer: _Transfer, log
     address = IPv4Address(network.plan.address(receiver))
     label = f"iperf-{transfer.protocol}-{transfer.direction}"
     listen = server_command(transfer.protocol, address=address)
-    server = Service(network, receiver, listen, logs / f"{label}-server.log")
+    server = start_program(network, receiver, listen, logs / f"{label}-server.log")
     _await_bound(server.pid, transfer.protocol)
     send = client_command(
         transfer.protocol,
@@ -57,7 +57,7 @@ def _carry_out(network: Network, ends: tuple[str, str], transfer: _Transfer, log
         duration_s=transfer.duration_s,
         rate_mbps=transfer.rate_mbps,
     )
-    client = Service(network, sender, send, logs / f"{label}-client.log")
+    client = start_program(network, sender, send, logs / f"{label}-client.log")
     client.lines_until_exit(transfer.duration_s + MARGIN_S, lambda line: None)
     report = server.wait_for(REPORT_BEGINS, MARGIN_S)
     server.end()

@@ -17,6 +17,7 @@ from typing import Any
 from experiments.arm import ArmOptions, ArmRun
 from experiments.control import CONTROL, control_of
 from experiments.folder import RunFolder
+from experiments.services import prepare_forks
 from topo.errors import QntnError
 from topo.network import require_root
 from topo.scenario import load
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
     folder = RunFolder(options.folder)
+    prepare_forks()
     try:
         require_root()
         scenario = load(folder.scenario)

@@ -1,88 +1,93 @@
-"""Programs started inside a network, and how one waits for what they say."""
+"""Programs started inside a network, and how one waits for what they say.
+
+Two kinds: other people's programs, started as Mininet starts them, and this project's own processes, forked from a
+server that has imported them already. Starting Python and importing the libraries takes seconds in a guest kernel,
+a fork a tenth of one.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import multiprocessing
+import os
 import queue
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Any, Protocol
 
 from topo.errors import MeasurementError
+from topo.namespaces import CLONE_NEWNET
 from topo.network import Network
 
-PYTHON = (sys.executable, "-m")
-"""How a module of this project is run."""
-_END_OF_OUTPUT = None
+OWN_MODULES = ("topo.links.waiter", "kms.server", "gateways.gateway", "experiments.prober")
+"""The modules whose `main` runs in a host; the fork server imports them once."""
+END_GRACE_S = 5.0
+"""How long a process may take to end after SIGTERM, seconds."""
+
+_forks = multiprocessing.get_context("forkserver")
+
+
+class _Process(Protocol):
+    """What a service needs of its process, however it was started."""
+
+    pid: int
+
+    def end(self) -> int:
+        """End it, forcefully where SIGTERM does not do, and return its exit status."""
 
 
 class Service:
-    """A program in a host, its standard output read line by line by a thread, its errors in a log file."""
+    """A running program: its standard output is read line by line by a thread, its errors are in a log file."""
 
-    def __init__(
-        self, network: Network, host: str, argv: Sequence[str], log: Path, merge: bool = False
-    ) -> None:
-        """Start it. `merge`: what it writes to standard error counts as output (dumpcap speaks there)."""
-        self.name = (
-            f"{Path(argv[0]).name} at {host}" if argv[0] != PYTHON[0] else f"{argv[2]} at {host}"
-        )
-        self._network = network
-        self._log = log
+    def __init__(self, name: str, process: _Process, output: int, log: Path) -> None:
+        self.name, self.pid = name, process.pid
+        self._process, self._log = process, log
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        with log.open("w") as errors:
-            self._process = network.popen(host, argv, subprocess.STDOUT if merge else errors)
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line.rstrip("\n"))
-        self._lines.put(_END_OF_OUTPUT)
+    def _read(self, output: int) -> None:
+        with os.fdopen(output, errors="replace") as stream:
+            for line in stream:
+                self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
 
-    @property
-    def pid(self) -> int:
-        """The program's process."""
-        return self._process.pid
+    def _next(self, end_s: float, otherwise: str) -> str | None:
+        """The next line, None at the end of the output; `MeasurementError` when time is up."""
+        try:
+            return self._lines.get(timeout=max(0.0, end_s - time.monotonic()))
+        except queue.Empty:
+            raise MeasurementError(f"{self.name} {otherwise}: {self.last_words()}") from None
 
     def wait_for(self, word: str, timeout_s: float) -> str:
         """Wait for a line that begins with `word` and return it; the lines before it are passed over.
 
         Raises `MeasurementError` with the program's last words where it ends or stays silent instead.
         """
-        end = time.monotonic() + timeout_s
+        end_s = time.monotonic() + timeout_s
         while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                raise MeasurementError(
-                    f"{self.name} has not said {word} within {timeout_s:g} s: {self.last_words()}"
-                ) from None
-            if line is _END_OF_OUTPUT:
-                self._lines.put(_END_OF_OUTPUT)
+            line = self._next(end_s, f"has not said {word} within {timeout_s:g} s")
+            if line is None:
                 raise MeasurementError(f"{self.name} ended before {word}: {self.last_words()}")
             if line.startswith(word):
                 return line
 
     def lines_until_exit(self, timeout_s: float, on_line: Callable[[str], None]) -> int:
         """Hand every further line to `on_line`, wait for the program's end and return its exit status."""
-        end = time.monotonic() + timeout_s
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                raise MeasurementError(
-                    f"{self.name} is still running after {timeout_s:g} s"
-                ) from None
-            if line is _END_OF_OUTPUT:
-                return self._network.end(self._process)
+        end_s = time.monotonic() + timeout_s
+        while (line := self._next(end_s, f"still runs after {timeout_s:g} s")) is not None:
             on_line(line)
+        return self.end()
 
     def end(self) -> int:
         """End it with SIGTERM and return its exit status."""
-        status = self._network.end(self._process)
+        status = self._process.end()
         self._reader.join()
         return status
 
@@ -96,3 +101,92 @@ class Service:
         """The last line of the program's log."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"nothing on standard error ({self._log})"
+
+
+# -- other people's programs ---------------------------------------------------------------------
+
+
+class _Foreign:
+    """A program started the way Mininet starts one."""
+
+    def __init__(self, network: Network, process: subprocess.Popen[bytes]) -> None:
+        self.pid = process.pid
+        self._network, self._process = network, process
+
+    def end(self) -> int:
+        return self._network.end(self._process)
+
+
+def start_program(
+    network: Network, host: str, argv: Sequence[str], log: Path, *, merge: bool = False
+) -> Service:
+    """Start a program in a host. `merge`: what it writes to standard error counts as output (dumpcap speaks there)."""
+    with log.open("w") as errors:
+        process = network.popen(host, argv, subprocess.STDOUT if merge else errors)
+    assert process.stdout is not None
+    output = os.dup(process.stdout.fileno())
+    process.stdout.close()
+    return Service(f"{argv[0]} at {host}", _Foreign(network, process), output, log)
+
+
+# -- this project's own processes ----------------------------------------------------------------
+
+
+class _Fork:
+    """A process forked from the server."""
+
+    def __init__(self, process: Any) -> None:
+        self.pid: int = process.pid
+        self._process = process
+
+    def end(self) -> int:
+        if self._process.exitcode is None:
+            self._process.terminate()
+            self._process.join(END_GRACE_S)
+        if self._process.exitcode is None:
+            self._process.kill()
+        self._process.join()
+        return int(self._process.exitcode)
+
+
+def prepare_forks() -> None:
+    """Say what the fork server is to import; it starts with the first service.
+
+    The main program is among it: every fork looks into it once more for what it is to run.
+    """
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    _forks.set_forkserver_preload([*([main.name] if main else []), *OWN_MODULES])
+
+
+def start_module(network: Network, host: str, module: str, config: Path, log: Path) -> Service:
+    """Run `module.main([config])` in a host, as a process of its own."""
+    output, their_output = os.pipe()
+    with log.open("w") as errors:
+        process = _forks.Process(
+            target=_run_in_namespace,
+            args=(
+                network.host(host).pid,
+                module,
+                str(config),
+                DupFd(their_output),
+                DupFd(errors.fileno()),
+            ),
+            name=f"{module} at {host}",
+            daemon=True,
+        )
+        process.start()
+    os.close(their_output)
+    return Service(f"{module} at {host}", _Fork(process), output, log)
+
+
+def _run_in_namespace(pid: int, module: str, config: str, output: Any, errors: Any) -> None:
+    """The life of a forked process: enter the host's namespace, take the streams, run."""
+    namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "setns")
+    os.close(namespace)
+    for stream, number in ((output, 1), (errors, 2)):
+        taken = stream.detach()
+        os.dup2(taken, number)
+        os.close(taken)
+    sys.exit(importlib.import_module(module).main([config]))

@@ -19,7 +19,7 @@ from topo.errors import NetworkError
 from topo.links import netem
 from topo.links.offloads import switch_off
 from topo.mininet_parts import NamespaceHost, PlannedLink, make_mininet
-from topo.plan import LinkPlan, Plan, interface_name
+from topo.plan import HostPlan, LinkPlan, Plan, interface_name
 
 END_GRACE_S = 5.0
 """How long a process may take to end after SIGTERM, seconds of real time or of virtual time."""
@@ -31,7 +31,7 @@ class Network:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.net = make_mininet()
-        self._processes: list[subprocess.Popen[str]] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Network:
         try:
@@ -56,19 +56,18 @@ class Network:
 
     def popen(
         self, host: str, argv: Sequence[str], stderr: IO[str] | int | None = None
-    ) -> subprocess.Popen[str]:
-        """Start a program in a host; its standard output is a text pipe. It ends with the network at the latest."""
-        process: subprocess.Popen[str] = self.host(host).popen(
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in a host; its standard output is a pipe. It ends with the network at the latest."""
+        process: subprocess.Popen[bytes] = self.host(host).popen(
             list(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            text=True,
         )
         self._processes.append(process)
         return process
 
-    def end(self, process: subprocess.Popen[str]) -> int:
+    def end(self, process: subprocess.Popen[bytes]) -> int:
         """End one program with SIGTERM, or SIGKILL where it does not listen, and return its exit status."""
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -97,7 +96,7 @@ class Network:
         for link in self.plan.links:
             self._wire(link)
         for host in self.plan.hosts:
-            self._configure(host.name, host.forwards)
+            self._configure(host)
         self.net.built = True
 
     def _wire(self, link: LinkPlan) -> None:
@@ -133,23 +132,22 @@ class Network:
             netem.apply(ipr, index, direction.netem)
             ipr.link("set", index=index, state="up")
 
-    def _configure(self, host: str, forwards: bool) -> None:
-        namespace = self.host(host).namespace
-        namespace.with_netlink(lambda ipr: self._configure_inside(ipr, host, forwards))
+    def _configure(self, host: HostPlan) -> None:
+        namespace = self.host(host.name).namespace
+        namespace.with_netlink(lambda ipr: self._configure_inside(ipr, host))
 
-    def _configure_inside(self, ipr: Any, host: str, forwards: bool) -> None:
+    def _configure_inside(self, ipr: Any, host: HostPlan) -> None:
         """All of a host's own configuration, on the thread that lives in its namespace."""
         _quiet()
-        _sysctl("net/ipv4/ip_forward", int(forwards))
+        _sysctl("net/ipv4/ip_forward", int(host.forwards))
+        _sysctl("net/ipv4/conf/all/rp_filter", int(host.checks_sources))
         ipr.link("set", index=_index(ipr, "lo"), state="up")
-        for link in self.plan.links_of(host):
-            self._configure_interface(ipr, host, link)
+        for link in self.plan.links_of(host.name):
+            self._configure_interface(ipr, host.name, link)
         for route in self.plan.routes:
-            if route.host == host:
-                gateway = self.plan.link(host, route.via).address(route.via)
+            if route.host == host.name:
+                gateway = self.plan.link(host.name, route.via).address(route.via)
                 ipr.route("add", dst=route.subnet, gateway=gateway)
-        for link in self.plan.links_of(host):
-            self._default_route_of_a_leaf(ipr, host, link)
 
     def _configure_interface(self, ipr: Any, host: str, link: LinkPlan) -> None:
         name, peer = link.interface(host), link.peer(host)
@@ -168,12 +166,6 @@ class Network:
             state=NUD_PERMANENT,
         )
         self.host(host).nameToIntf[name].note_address(link.address(host), prefix, link.mac(host))
-
-    def _default_route_of_a_leaf(self, ipr: Any, host: str, link: LinkPlan) -> None:
-        """A host on one link only, with no routes planned (a KMS), sends everything to its neighbour."""
-        planned = any(route.host == host for route in self.plan.routes)
-        if not planned and len(list(self.plan.links_of(host))) == 1:
-            ipr.route("add", dst="default", gateway=link.address(link.peer(host)))
 
 
 NUD_PERMANENT = 0x80  # linux/neighbour.h
@@ -196,11 +188,6 @@ def _quiet() -> None:
         key = Path("/proc/sys/net/ipv6/conf", scope, "disable_ipv6")
         if key.exists():
             key.write_text("1\n")
-
-
-def in_host(pid: int, argv: Sequence[str]) -> list[str]:
-    """The command line that runs a program in the namespace of a host (for logs and for people)."""
-    return ["mnexec", "-a", str(pid), *argv]
 
 
 def require_root() -> None:

@@ -19,11 +19,15 @@ PREFIX_LENGTH = 24
 
 @dataclass(frozen=True)
 class HostPlan:
-    """One Mininet host. `forwards`: it routes packets of others."""
+    """One Mininet host."""
 
     name: str
     place: str
     forwards: bool
+    """It routes packets of others."""
+    checks_sources: bool = False
+    """It drops what comes in by another interface than the way back to its source (RFC 3704, strict): at a gateway,
+    protected addresses must come out of the tunnel."""
 
 
 @dataclass(frozen=True)

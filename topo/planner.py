@@ -103,7 +103,16 @@ def build_plan(scenario: Scenario, arm_name: str) -> Plan:
     placed = CHAINS[scenario.architecture]
     hops = [_Hop(a, b, pa, pb) for (a, pa), (b, pb) in pairwise(placed)]
     links = [_link(scenario, arm, number, hop) for number, hop in enumerate(hops)]
-    hosts = [_host(scenario, name, place, placed) for name, place in placed]
+    ends = (placed[0][0], placed[-1][0])
+    hosts = [
+        HostPlan(
+            name,
+            _place(scenario, place),
+            forwards=name not in ends,
+            checks_sources=arm.tunnel and name in KEY_SITES.values(),
+        )
+        for name, place in placed
+    ]
     routes = list(chain_routes(chain(scenario.architecture), links))
     if arm.tunnel:
         routes = [
@@ -118,13 +127,6 @@ def build_plan(scenario: Scenario, arm_name: str) -> Plan:
     for end in (arm.source, arm.destination):
         plan.host(end)
     return plan
-
-
-def _host(
-    scenario: Scenario, name: str, place: Place, placed: tuple[tuple[str, Place], ...]
-) -> HostPlan:
-    ends = (placed[0][0], placed[-1][0])
-    return HostPlan(name, _place(scenario, place), forwards=name not in ends)
 
 
 def _place(scenario: Scenario, place: Place) -> str:
