@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any
 
 from experiments.folder import RunFolder
 from experiments.goodput import measure_goodput
+from experiments.ping import ping_command
 from experiments.services import Service, start_module, start_program
 from topo.errors import MeasurementError
 from topo.network import Network
@@ -24,6 +26,7 @@ LEAD_S = 8
 PROBER_START_S = 2
 """Time that the prober may take to start, whole seconds."""
 START_TIMEOUT_S = 60.0
+STOCK_PINGS = 5
 CAPTURE_FLUSH_S = 1.0
 """From the last probe to the end of a capture: the kernel hands packets to dumpcap in blocks, four a second."""
 KMS_PORT = 8443
@@ -40,6 +43,8 @@ class ArmOptions:
 
     captures: bool = True
     goodput: bool = True
+    stock_ping: bool = False
+    """Probe with iputils' ping too, a second opinion on the prober."""
 
 
 class ArmRun:
@@ -56,7 +61,28 @@ class ArmRun:
         self._logs.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> None:
-        """Build the network, start what runs in it, probe, measure the goodput, take everything down."""
+        """Probe the network, measure its goodput; leave samples, captures, logs and counters."""
+        with self.up() as (network, epoch_ns):
+            with ExitStack() as captures:
+                if self._options.captures:
+                    for point in POINTS:
+                        capture = self._start_capture(network, point)
+                        if capture is not None:
+                            captures.callback(capture.finish)
+                self._probe(network, epoch_ns)
+                time.sleep(CAPTURE_FLUSH_S)
+            if self._options.stock_ping:
+                self._ping(network)
+            goodput = self.scenario.iperf if self._options.goodput else None
+            if goodput is not None:
+                ends = (self.arm.source, self.arm.destination)
+                measured = measure_goodput(network, ends, goodput, self._logs)
+                found = json.dumps([m.model_dump() for m in measured], indent=1)
+                (self._logs / "goodput.json").write_text(found)
+
+    @contextmanager
+    def up(self) -> Iterator[tuple[Network, int]]:
+        """The network with its waits and, if the arm has one, its tunnel, running; and the arm's epoch, Unix ns."""
         with Network(self.plan) as network, ExitStack() as services:
             # On a whole second, so that the same run on a virtual clock has the same times throughout.
             epoch_ns = (time.time_ns() // NS_PER_S + LEAD_S) * NS_PER_S
@@ -67,22 +93,7 @@ class ArmRun:
                 for kms in KEY_SITES:
                     services.callback(self._start_kms(network, kms).finish)
                 self._start_gateways(network, services)
-            captures = ExitStack()
-            with captures:
-                if self._options.captures:
-                    for point in POINTS:
-                        capture = self._start_capture(network, point)
-                        if capture is not None:
-                            captures.callback(capture.finish)
-                self._probe(network, epoch_ns)
-                time.sleep(CAPTURE_FLUSH_S)
-            goodput = self.scenario.iperf if self._options.goodput else None
-            if goodput is not None:
-                ends = (self.arm.source, self.arm.destination)
-                measured = measure_goodput(network, ends, goodput, self._logs)
-                (self._logs / "goodput.json").write_text(
-                    json.dumps([m.model_dump() for m in measured], indent=1)
-                )
+            yield network, epoch_ns
 
     # -- what runs in the network -------------------------------------------------------------------
 
@@ -240,6 +251,17 @@ class ArmRun:
         status = prober.lines_until_exit(duration_s + START_TIMEOUT_S, self._tell_probe)
         if status != 0:
             raise MeasurementError(f"{prober.name}: {prober.last_words()}")
+
+    def _ping(self, network: Network) -> None:
+        """Leave what the stock ping prints in `ping.txt`."""
+        destination = IPv4Address(self.plan.address(self.arm.destination))
+        command = ping_command(destination, count=STOCK_PINGS)
+        with (self._logs / "ping.txt").open("w") as output:
+            log = self._logs / "ping.log"
+            ping = start_program(network, self.arm.source, command, log)
+            ping.lines_until_exit(
+                STOCK_PINGS + START_TIMEOUT_S, lambda line: print(line, file=output)
+            )
 
     def _tell_probe(self, line: str) -> None:
         match line.split():

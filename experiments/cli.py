@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,7 @@ OutOption = Annotated[
     Path | None, typer.Option(help="Run folder; by default runs/<UTC time>-<name>/.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+ConfigArgument = Annotated[Path, typer.Argument(help="Its configuration, a JSON file.")]
 ScenarioArgument = Annotated[
     str, typer.Argument(help="A scenario file, or the name of a shipped one.")
 ]
@@ -136,6 +138,161 @@ def delays(
         typer.echo(json.dumps(found, indent=2))
     else:
         print_delays(loaded, found, arm)
+
+
+@app.command()
+def doctor(
+    noise: Annotated[
+        bool, typer.Option(help="Run the control arm in every usable substrate (a minute).")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """What this machine can run, its sleep error and noise floor, what is missing and how to get it."""
+    from experiments.doctor import examine, noise_floors
+    from experiments.terminal import TerminalReporter, print_doctor
+
+    found = examine()
+    floors = {}
+    if noise:
+        with TerminalReporter(quiet=as_json) as reporter:
+            floors = noise_floors(found, reporter)
+    if as_json:
+        of_runs = {name: floor.model_dump() for name, floor in floors.items()}
+        typer.echo(json.dumps({**found, "noise_floor": of_runs}, indent=2))
+    else:
+        print_doctor(found, floors)
+    if not any(substrate["usable"] for substrate in found["substrates"].values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def shell(
+    scenario: ScenarioArgument = "paper",
+    arm: Annotated[str, typer.Option(help="Which arm's network.")] = "plain",
+    substrate: SubstrateOption = "auto",
+    clock: Annotated[
+        Literal["real", "virtual"],
+        typer.Option(help="On a virtual clock every wait at the prompt is skipped."),
+    ] = "real",
+) -> None:
+    """Mininet's prompt inside the running network: `UE ping -c 3 DN`, `links`, `exit`."""
+    from experiments.shell import run_shell
+    from experiments.terminal import TerminalReporter
+
+    with TerminalReporter() as reporter:
+        status = run_shell(load(find(scenario)), arm, substrate, clock, reporter)
+    raise typer.Exit(status)
+
+
+@app.command()
+def qkd(
+    channel: Annotated[
+        Literal["micius2017", "jinan1-clear", "jinan1-typical"],
+        typer.Option(help="Optical downlink."),
+    ] = "jinan1-typical",
+    altitude_km: Annotated[float, typer.Option(help="Of the circular orbit.")] = 511.0,
+    culmination_deg: Annotated[float, typer.Option(help="Highest elevation.")] = 77.9,
+    mask_deg: Annotated[
+        float, typer.Option(help="Elevation below which nothing is received.")
+    ] = 10.0,
+    eavesdropper: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of photons intercepted and resent.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """What key one pass of the quantum satellite yields, from photons to secret bits."""
+    from experiments.key_supply import one_pass
+    from experiments.terminal import TerminalReporter, print_pass
+
+    with TerminalReporter(quiet=as_json) as reporter:
+        reporter.stage("decoy-state BB84")
+        key = one_pass(
+            channel,
+            (altitude_km, culmination_deg, mask_deg),
+            seed,
+            eavesdropper,
+            lambda stage, done: reporter.advance(done, stage),
+        )
+    if as_json:
+        typer.echo(json.dumps(key.report, indent=2))
+    else:
+        print_pass(key.report)
+
+
+@app.command()
+def gateway(config: ConfigArgument) -> None:
+    """An encryption gateway on its own, until SIGTERM; its configuration is a JSON file."""
+    from gateways.gateway import main as run_gateway
+
+    raise typer.Exit(run_gateway([str(config)]))
+
+
+kms = typer.Typer(help="A key management site on its own.", no_args_is_help=True)
+app.add_typer(kms, name="kms")
+
+
+@kms.command("init")
+def kms_init(
+    folder: Annotated[Path, typer.Argument(help="Where the certificates go.")],
+    kme_id: Annotated[str, typer.Option(help="This site's KME ID.")],
+    server: Annotated[list[str], typer.Option(help="IP address or DNS name of the server.")],
+    sae: Annotated[list[str], typer.Option(help="SAE ID to make a certificate for.")],
+) -> None:
+    """Make a site's authority, its server certificate and its SAEs' certificates."""
+    from kms.pki import init_site
+
+    files = init_site(folder, kme_id, server, sae, datetime.now(UTC))
+    made = [files.ca, files.server, *files.saes.values()]
+    for credentials in made:
+        typer.echo(f"{credentials.certificate}  {credentials.key}")
+
+
+@kms.command("serve")
+def kms_serve(config: ConfigArgument) -> None:
+    """Serve ETSI GS QKD 014 over mutual TLS, until SIGTERM; the configuration is a JSON file."""
+    from kms.server import main as run_server
+
+    raise typer.Exit(run_server([str(config)]))
+
+
+@kms.command("status")
+def kms_status(
+    url: Annotated[str, typer.Argument(help="https://HOST:PORT of the KME.")],
+    kme_id: Annotated[str, typer.Option(help="KME ID that its certificate must carry.")],
+    slave: Annotated[str, typer.Option(help="SAE ID to share keys with.")],
+    ca: Annotated[Path, typer.Option(help="The site's authority, PEM.")],
+    certificate: Annotated[Path, typer.Option(help="Our SAE certificate, PEM.")],
+    key: Annotated[Path, typer.Option(help="Its private key, PEM.")],
+) -> None:
+    """What a KME says of its keys for one pair of SAEs (ETSI GS QKD 014, 5.1), as JSON."""
+    from kms.client import Kms014Client, site_status
+
+    client = Kms014Client(url, ca, certificate, key, kme_id=kme_id, timeout_s=10.0)
+    typer.echo(json.dumps(site_status(client, slave), indent=2))
+
+
+bench = typer.Typer(help="The benchmarks, each beside its peer.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("bringup")
+def bench_bringup(
+    hosts: Annotated[int, typer.Option(min=2, help="Hosts in the chain.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the ways take turns in each.")] = 3,
+    substrate: SubstrateOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """How fast a chain of hosts comes up, beside Mininet's own start, on the same kernel."""
+    from experiments.bench.bringup import run_in_substrate
+    from experiments.terminal import TerminalReporter, print_bringup
+
+    with TerminalReporter(quiet=as_json) as reporter:
+        found = run_in_substrate(substrate, hosts, rounds, reporter)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_bringup(found)
 
 
 def main() -> None:

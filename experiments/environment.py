@@ -14,6 +14,7 @@ import pandas as pd
 from experiments.budget import planned_rtt_ns
 from experiments.control import CONTROL, control_of
 from experiments.folder import RunFolder
+from experiments.ping import parse_ping
 from experiments.summary import Record
 from topo.planner import build_plan
 from topo.scenario import Scenario
@@ -45,6 +46,8 @@ class NoiseFloor(Record):
     """Largest absolute difference of one probe."""
     jitter_ms: float
     """Mean |T_i - T_(i-1)| of the control arm; nothing planned varies in it."""
+    stock_ping_mean_ms: float | None
+    """What iputils' ping says of the same path, its mean; None where it had no answer."""
 
 
 class Environment(Record):
@@ -78,6 +81,7 @@ def noise_floor(scenario: Scenario, folder: RunFolder) -> NoiseFloor:
         mean_error_ms=float(errors_ms.mean()),
         worst_error_ms=float(np.abs(errors_ms).max()),
         jitter_ms=float(np.abs(np.diff(answered)).mean() / 1e6),
+        stock_ping_mean_ms=parse_ping((folder.arm(CONTROL) / "ping.txt").read_text()).mean_ms,
     )
 
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import tomli_w
+
 from topo.errors import InputError
+from topo.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class RunFolder:
     @property
     def scenario(self) -> Path:
         return self.root / "scenario.toml"
+
+    def write_scenario(self, scenario: Scenario) -> None:
+        """Keep the scenario as it is run, complete with what the file left to defaults."""
+        table = scenario.model_dump(exclude_none=True)
+        self.scenario.write_text(tomli_w.dumps(table), encoding="utf-8")
 
     @property
     def summary(self) -> Path:

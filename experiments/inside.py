@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the arms; the exit code of the error that ended them, if one did."""
     parser = argparse.ArgumentParser(prog="experiments.inside")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("arms", nargs="+")
+    parser.add_argument("arms", nargs="+", help="control is the arm that measures the run itself")
     parser.add_argument("--no-captures", action="store_true")
     parser.add_argument("--no-goodput", action="store_true")
     options = parser.parse_args(arguments)
@@ -42,9 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         require_root()
         scenario = load(folder.scenario)
-        what = ArmOptions(captures=not options.no_captures, goodput=not options.no_goodput)
         for name in options.arms:
-            of_arm = control_of(scenario) if name == CONTROL else scenario
+            is_control = name == CONTROL
+            of_arm = control_of(scenario) if is_control else scenario
+            what = ArmOptions(
+                captures=not options.no_captures and not is_control,
+                goodput=not options.no_goodput,
+                stock_ping=is_control,
+            )
             emit("arm", arm=name, probes=of_arm.probe.count)
             ArmRun(of_arm, name, folder, what, emit).run()
             emit("arm-done", arm=name)

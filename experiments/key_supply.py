@@ -6,11 +6,13 @@ station; the satellite sends K' = K1 xor K2, and from then on both stations hold
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from experiments.folder import RunFolder
+from experiments.progress import Reporter
 from kms.ledger import Ledger
 from kms.ledger_store import Site
 from kms.pki import init_site
@@ -19,12 +21,12 @@ from quantum.bb84 import source
 from quantum.bb84.detections import Eavesdropper
 from quantum.bb84.session import PassKey, run_pass
 from quantum.optics import preset
-from topo.plan import Plan
-from topo.planner import KEY_SITES
+from topo.planner import KEY_SITES, build_plan
 from topo.scenario import QuantumPass, Scenario
 from topo.space.passes import circular_pass
 
 BLOCK_NUMBER = 1
+PSK_BYTES = 32
 SITE_OF_STATION = {"user": "KMS-U", "core": "KMS-N"}
 SITE_LETTER: dict[str, Site] = {"KMS-U": "U", "KMS-N": "N"}
 
@@ -38,7 +40,12 @@ class Supply:
 
     first: PassKey
     second: PassKey
-    relayed_bits: int
+    message: RelayMessage
+
+    @property
+    def relayed_bits(self) -> int:
+        """Bits of K1 that both stations hold in the end."""
+        return 8 * self.message.block_bytes
 
     def reports(self, scenario: Scenario) -> dict[str, dict[str, Any]]:
         """The passes' reports, named as the paper names the keys."""
@@ -54,38 +61,81 @@ def station_name(scenario: Scenario, quantum_pass: QuantumPass) -> str:
     return getattr(scenario.sites, quantum_pass.station).name  # type: ignore[no-any-return]
 
 
-def distil(
-    scenario: Scenario, quantum_pass: QuantumPass, label: str, progress: Progress
+def one_pass(
+    channel: str,
+    orbit: tuple[float, float, float],
+    seed: int,
+    eavesdropper_fraction: float,
+    progress: Progress,
 ) -> PassKey:
-    """Simulate one pass of the quantum satellite and distil its key; `NoKeyFromPass` says why there is none."""
-    keys = scenario.keys
-    geometry = circular_pass(keys.altitude_km, quantum_pass.culmination_deg, keys.mask_deg)
+    """Simulate one pass of a quantum satellite and distil its key; `NoKeyFromPass` says why there is none.
+
+    `orbit` is (altitude in km, elevation at culmination and elevation mask in degrees).
+    """
     return run_pass(
-        geometry,
-        preset(keys.channel),
-        source.PRESETS[keys.channel],
-        seed=scenario.seed * 2 + int(label == "K2"),
-        eavesdropper=Eavesdropper(keys.eavesdropper_fraction),
-        progress=lambda stage, done: progress(f"{label}: {stage}", done),
+        circular_pass(*orbit),
+        preset(channel),
+        source.PRESETS[channel],
+        seed=seed,
+        eavesdropper=Eavesdropper(eavesdropper_fraction),
+        progress=progress,
     )
 
 
-def provide(scenario: Scenario, plan: Plan, folder: RunFolder, progress: Progress) -> Supply:
-    """Run both passes and the relay, fill the two ledgers, and make the two sites' certificates."""
-    first = distil(scenario, scenario.keys.first, "K1", progress)
-    second = distil(scenario, scenario.keys.second, "K2", progress)
-    # At the satellite: K1 as it kept it, under K2 as it has just made it.
-    message = encrypt_relay(first.key_alice, second.key_alice, BLOCK_NUMBER, "K1 by relay")
-    message.save(folder.ledgers / "relay.json")
-    common = first.key_bob[: message.block_bytes]
-    home = SITE_OF_STATION[scenario.keys.first.station]
-    away = SITE_OF_STATION[scenario.keys.second.station]
-    with Ledger.create(folder.ledger(home), SITE_LETTER[home]) as ledger:
-        ledger.add_block(BLOCK_NUMBER, common, message.label, scenario.start)
-    with Ledger.create(folder.ledger(away), SITE_LETTER[away]) as ledger:
-        received = RelayMessage.load(folder.ledgers / "relay.json")
-        receive_relay(ledger, received, second.key_bob, scenario.start)
+def _distil(
+    scenario: Scenario, quantum_pass: QuantumPass, label: str, progress: Progress
+) -> PassKey:
+    """The key of one of the scenario's passes. Each has a seed of its own, or both would give the same bits."""
+    keys = scenario.keys
+    return one_pass(
+        keys.channel,
+        (keys.altitude_km, quantum_pass.culmination_deg, keys.mask_deg),
+        2 * scenario.seed + int(label == "K2"),
+        keys.eavesdropper_fraction,
+        lambda stage, done: progress(f"{label}: {stage}", done),
+    )
+
+
+def provide_for(
+    scenario: Scenario, arms: Sequence[str], folder: RunFolder, reporter: Reporter
+) -> Supply | None:
+    """Fill the run folder with what the tunnels of these arms need; None where no arm has a tunnel.
+
+    Two passes and the relay, the two ledgers, the sites' certificates, the gateways' pre-shared key.
+    """
+    with_tunnel = [name for name in arms if scenario.arms[name].tunnel]
+    if not with_tunnel:
+        return None
+    reporter.stage("quantum keys: two satellite passes and the relay")
+    supply = _run_passes(scenario, lambda stage, done: reporter.advance(done, stage))
+    _fill_ledgers(scenario, supply, folder)
+    plan = build_plan(scenario, with_tunnel[0])
     for kms, gateway in KEY_SITES.items():
         address = plan.link(kms, gateway).address(kms)
         init_site(folder.private / kms, kms, [address], [gateway], scenario.start)
-    return Supply(first, second, 8 * message.block_bytes)
+    psk = folder.private / "gateways.psk"
+    psk.touch(mode=0o600)
+    psk.write_text(secrets.token_hex(PSK_BYTES))
+    reporter.note(f"{supply.relayed_bits} secret bits at both sites: K1, relayed under K2")
+    return supply
+
+
+def _run_passes(scenario: Scenario, progress: Progress) -> Supply:
+    first = _distil(scenario, scenario.keys.first, "K1", progress)
+    second = _distil(scenario, scenario.keys.second, "K2", progress)
+    # At the satellite: K1 as it kept it, under K2 as it has just made it.
+    message = encrypt_relay(first.key_alice, second.key_alice, BLOCK_NUMBER, "K1 by relay")
+    return Supply(first, second, message)
+
+
+def _fill_ledgers(scenario: Scenario, supply: Supply, folder: RunFolder) -> None:
+    """The first station stores its K1, the second one what it decrypts out of K'."""
+    supply.message.save(folder.ledgers / "relay.json")
+    home = SITE_OF_STATION[scenario.keys.first.station]
+    away = SITE_OF_STATION[scenario.keys.second.station]
+    with Ledger.create(folder.ledger(home), SITE_LETTER[home]) as ledger:
+        common = supply.first.key_bob[: supply.message.block_bytes]
+        ledger.add_block(BLOCK_NUMBER, common, supply.message.label, scenario.start)
+    with Ledger.create(folder.ledger(away), SITE_LETTER[away]) as ledger:
+        received = RelayMessage.load(folder.ledgers / "relay.json")
+        receive_relay(ledger, received, supply.second.key_bob, scenario.start)

@@ -6,18 +6,15 @@ here again, what came of it: samples, statistics, predictions, captures decrypte
 
 from __future__ import annotations
 
-import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tomli_w
-
 from experiments import analysis, environment
 from experiments.control import CONTROL
 from experiments.folder import RunFolder
-from experiments.key_supply import Supply, provide
+from experiments.key_supply import Supply, provide_for
 from experiments.progress import Listener, Log, Reporter
 from experiments.summary import Summary
 from topo.errors import GuestFailed
@@ -66,11 +63,21 @@ def run_scenario(scenario: Scenario, options: RunOptions, reporter: Reporter) ->
         build_plan(scenario, name)  # a plan that cannot be made is said before anything starts
     substrate, clock = choose(options.substrate, options.clock)
     folder = RunFolder.create(scenario.name, options.out)
-    table = scenario.model_dump(exclude_none=True)
-    folder.scenario.write_text(tomli_w.dumps(table), encoding="utf-8")
+    folder.write_scenario(scenario)
     log = Log(folder.log, reporter)
     log.note(f"substrate {substrate.name}, {clock} clock, seed {scenario.seed}")
     return _Run(scenario, arms, options, substrate, clock, folder, log).carry_out()
+
+
+def run_control(
+    scenario: Scenario, substrate: Substrate, clock: Clock, out: Path, reporter: Reporter
+) -> environment.NoiseFloor:
+    """Run only the control arm of a scenario, and say how far its RTTs stray from the plan."""
+    folder = RunFolder.create(CONTROL, out)
+    folder.write_scenario(scenario)
+    log = Log(folder.log, reporter)
+    _Run(scenario, (), RunOptions(), substrate, clock, folder, log).run_inside()
+    return environment.noise_floor(scenario, folder)
 
 
 @dataclass
@@ -86,27 +93,11 @@ class _Run:
     log: Log
 
     def carry_out(self) -> RunOutcome:
-        supply = self._provide_keys()
-        self._run_inside()
+        supply = provide_for(self.scenario, self.arms, self.folder, self.log)
+        self.run_inside()
         return self._evaluate(supply)
 
-    def _provide_keys(self) -> Supply | None:
-        """Fill the ledgers, if any arm has a tunnel."""
-        with_tunnel = [name for name in self.arms if self.scenario.arms[name].tunnel]
-        if not with_tunnel:
-            return None
-        self.log.stage("quantum keys: two satellite passes and the relay")
-        plan = build_plan(self.scenario, with_tunnel[0])
-        supply = provide(
-            self.scenario, plan, self.folder, lambda name, done: self.log.advance(done, name)
-        )
-        psk = self.folder.private / "gateways.psk"
-        psk.touch(mode=0o600)
-        psk.write_text(secrets.token_hex(32))
-        self.log.note(f"{supply.relayed_bits} secret bits at both sites: K1, relayed under K2")
-        return supply
-
-    def _run_inside(self) -> None:
+    def run_inside(self) -> None:
         """Run every arm in the substrate."""
         argv = [sys.executable, "-m", MODULE, str(self.folder.root), CONTROL, *self.arms]
         argv += [] if self.options.captures else ["--no-captures"]

@@ -13,14 +13,19 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+from experiments.progress import Reporter
+from topo.errors import MeasurementError
 from topo.links.delays import Fixed
 from topo.network import Network
 from topo.plan import DirectionPlan, HostPlan, LinkPlan, Plan
+from topo.substrates import Job, choose
 
 DELAY_MS = 1.0
 RATE_BPS = 100_000_000
@@ -82,7 +87,7 @@ def measure(hosts: int, rounds: int) -> dict[str, Any]:
     for number in range(rounds):
         for name, way in WAYS.items():
             times[name].append(way(hosts))
-            print(f"round {number + 1} {name} {times[name][-1][0]:.3f} s", file=sys.stderr)
+            print(f"round {number + 1}: {name} up in {times[name][-1][0]:.3f} s", flush=True)
     medians = {
         name: {
             "up_s": statistics.median(up for up, _ in taken),
@@ -96,6 +101,32 @@ def measure(hosts: int, rounds: int) -> dict[str, Any]:
         if name != "qntn"
     }
     return {"hosts": hosts, "rounds": rounds, "medians": medians, "ratios_to_qntn": ratios}
+
+
+def run_in_substrate(
+    name: Literal["auto", "host", "uml"], hosts: int, rounds: int, reporter: Reporter
+) -> dict[str, Any]:
+    """`measure` in a substrate, on a real clock."""
+    substrate, clock = choose(name, "real")
+    reporter.stage(f"{hosts} hosts, {rounds} rounds, in {substrate.name}", rounds * len(WAYS))
+    found: list[dict[str, Any]] = []
+    done = 0
+
+    def hear(line: str) -> None:
+        nonlocal done
+        if line.startswith("{"):
+            found.append(json.loads(line))
+        else:
+            done += 1
+            reporter.advance(done, line)
+
+    with tempfile.TemporaryDirectory(prefix="qntn-bench-") as scratch:
+        argv = (sys.executable, "-m", "experiments.bench.bringup", str(hosts), str(rounds))
+        status = substrate.run(Job(argv=argv, folder=Path(scratch), clock=clock), hear)
+        if status != 0 or not found:
+            words = (Path(scratch) / "guest" / "stderr").read_text().strip().splitlines()
+            raise MeasurementError(f"the benchmark failed: {words[-1] if words else status}")
+    return found[0]
 
 
 def main() -> int:
