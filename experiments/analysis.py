@@ -171,6 +171,8 @@ def warnings(scenario: Scenario, summary: Summary, folder: RunFolder) -> list[st
         if arm.lost:
             said.append(f"{name}: {arm.lost} of {arm.n} probes lost{_why(scenario, name, folder)}")
     for name, verdict in summary.captures.items():
+        if not verdict.esp_packets:
+            said.append(f"{name}: no ESP packet on the satellite hop")
         if verdict.plaintext_packets:
             said.append(
                 f"{name}: {verdict.plaintext_packets} packets in clear on the satellite hop"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -176,12 +177,16 @@ def shell(
     ] = "real",
 ) -> None:
     """Mininet's prompt inside the running network: `UE ping -c 3 DN`, `links`, `exit`."""
-    from experiments.shell import run_shell
+    from experiments.shell import prepared_shell
     from experiments.terminal import TerminalReporter
 
-    with TerminalReporter() as reporter:
-        status = run_shell(load(find(scenario)), arm, substrate, clock, reporter)
-    raise typer.Exit(status)
+    reporter = TerminalReporter()
+    with ExitStack() as stack:
+        with reporter:  # its bars must be gone before the prompt is there
+            prompt = stack.enter_context(
+                prepared_shell(load(find(scenario)), arm, substrate, clock, reporter)
+            )
+        raise typer.Exit(prompt())
 
 
 @app.command()

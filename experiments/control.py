@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from topo.errors import InputError
 from topo.scenario import Arm, Link, Links, Probe, Scenario
 
 CONTROL = "control"
@@ -10,7 +11,12 @@ CONTROL_INTERVAL_MS = 200.0
 
 
 def control_of(scenario: Scenario) -> Scenario:
-    """The scenario's control: its hosts and constants, no waits and no losses, one arm, a few probes."""
+    """The scenario's control: its hosts and constants, no waits and no losses, one arm, a few probes.
+
+    Raises `InputError` where the scenario has an arm of that name itself.
+    """
+    if CONTROL in scenario.arms:
+        raise InputError(f"arms.{CONTROL}: the name is taken, by the arm that measures the run itself")
 
     def quiet(link: Link) -> Link:
         return link.model_copy(
@@ -27,6 +33,7 @@ def control_of(scenario: Scenario) -> Scenario:
         count=min(CONTROL_PROBES, scenario.probe.count),
         interval_ms=CONTROL_INTERVAL_MS,
         payload_bytes=scenario.probe.payload_bytes,
+        timeout_ms=scenario.probe.timeout_ms,
     )
     return scenario.model_copy(
         update={

@@ -16,6 +16,7 @@ from experiments.control import CONTROL, control_of
 from experiments.folder import RunFolder
 from experiments.ping import parse_ping
 from experiments.summary import Record
+from topo.errors import MeasurementError
 from topo.planner import build_plan
 from topo.scenario import Scenario
 from topo.substrates import Clock, SubstrateName
@@ -24,7 +25,6 @@ PACKAGES = (
     "qntn",
     "aiohttp",
     "cryptography",
-    "numba",
     "numpy",
     "pandas",
     "pydantic",
@@ -68,11 +68,15 @@ class Environment(Record):
 
 
 def noise_floor(scenario: Scenario, folder: RunFolder) -> NoiseFloor:
-    """Compare the control arm's samples with its plan."""
+    """Compare the control arm's samples with its plan; `MeasurementError` where fewer than two came back."""
     control = control_of(scenario)
     planned_ns = planned_rtt_ns(control, build_plan(control, CONTROL), control.arms[CONTROL])
     samples = pd.read_csv(folder.arm(CONTROL) / "samples.csv")
     answered = samples["rtt_ns"].dropna().to_numpy(dtype=float)
+    if len(answered) < 2:
+        raise MeasurementError(
+            f"only {len(answered)} of {len(samples)} probes of the control arm came back: the network does not carry"
+        )
     errors_ms = (answered - planned_ns) / 1e6
     return NoiseFloor(
         probes=len(samples),

@@ -20,15 +20,23 @@ class RunFolder:
 
     @classmethod
     def create(cls, name: str, out: Path | None, now: datetime | None = None) -> RunFolder:
-        """Make `runs/<UTC time>-<name>/`, or `out`, which must be new or empty (`InputError` otherwise)."""
+        """Make `runs/<UTC time>-<name>/`, or `out`.
+
+        Raises `InputError` unless it is new or empty and can be made.
+        """
         stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
         root = (out or Path("runs") / f"{stamp}-{name}").absolute()
-        if root.exists() and any(root.iterdir()):
-            raise InputError(f"{root} is not empty; choose another folder with --out")
         folder = cls(root)
-        for path in (root, folder.captures, folder.ledgers, folder.logs, folder.private):
-            path.mkdir(parents=True, exist_ok=True)
-        folder.private.chmod(0o700)
+        try:
+            if root.exists() and any(root.iterdir()):
+                raise InputError(f"{root} is not empty; choose another folder with --out")
+            for path in (root, folder.captures, folder.ledgers, folder.logs, folder.private):
+                path.mkdir(parents=True, exist_ok=True)
+            folder.private.chmod(0o700)
+        except OSError as error:
+            raise InputError(
+                f"{root} cannot be the run folder: {error.strerror}; choose another with --out"
+            ) from error
         return folder
 
     @property

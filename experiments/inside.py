@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
     folder = RunFolder(options.folder)
-    prepare_forks()
+    prepare_forks("experiments.arm", "experiments.control")
     try:
         require_root()
         scenario = load(folder.scenario)

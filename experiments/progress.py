@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from topo.errors import InputError, MeasurementError
 from topo.scenario import Scenario
@@ -56,21 +56,30 @@ class Listener:
 
     def hear(self, line: str) -> None:
         """Take one line of the program's output."""
-        event = json.loads(line)
-        match event["event"]:
-            case "arm":
-                title = getattr(self.scenario.arms.get(event["arm"]), "title", "the noise floor")
-                self.reporter.stage(f"{event['arm']}: {title}", event["probes"])
-            case "probe":
-                rtt = event["rtt"]
-                self.reporter.advance(event["seq"] + 1, rtt if rtt == "lost" else f"{rtt} ms")
-            case "note":
-                self.reporter.note(event["text"])
-            case "error":
-                self._error = (event["message"], event["exit_code"])
+        match _event(line):
+            case {"event": "arm", "arm": arm, "probes": probes}:
+                title = getattr(self.scenario.arms.get(arm), "title", "the noise floor")
+                self.reporter.stage(f"{arm}: {title}", probes)
+            case {"event": "probe", "seq": seq, "rtt": rtt}:
+                self.reporter.advance(seq + 1, rtt if rtt == "lost" else f"{rtt} ms")
+            case {"event": "note", "text": text}:
+                self.reporter.note(text)
+            case {"event": "error", "message": message, "exit_code": code}:
+                self._error = (message, code)
+            case None:
+                self.reporter.note(line)
 
     def raise_error(self) -> None:
         """Raise the error that ended the program inside, if it said one, with its exit code."""
         if self._error is not None:
             message, code = self._error
             raise (InputError if code == InputError.exit_code else MeasurementError)(message)
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """The event that a line is; None for anything else that a program inside may print."""
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

@@ -149,13 +149,12 @@ class _Fork:
         return int(self._process.exitcode)
 
 
-def prepare_forks() -> None:
+def prepare_forks(*also: str) -> None:
     """Say what the fork server is to import; it starts with the first service.
 
-    The main program is among it: every fork looks into it once more for what it is to run.
+    `also` names what the main program imports: every fork runs through the main program's top level once more.
     """
-    main = getattr(sys.modules["__main__"], "__spec__", None)
-    _forks.set_forkserver_preload([*([main.name] if main else []), *OWN_MODULES])
+    _forks.set_forkserver_preload([*also, *OWN_MODULES])
 
 
 def start_module(network: Network, host: str, module: str, config: Path, log: Path) -> Service:

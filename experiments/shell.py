@@ -1,7 +1,7 @@
 """`qntn shell`: Mininet's prompt inside the running network of an arm.
 
-`python -m experiments.shell FOLDER ARM` is the program inside the substrate; `run_shell` starts it there. The waits
-run, and the tunnel of an arm that has one.
+`python -m experiments.shell FOLDER ARM` is the program inside the substrate; `prepared_shell` starts it there. The
+waits run, and the tunnel of an arm that has one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -24,14 +26,15 @@ from topo.substrates import Clock, Job, choose
 from topo.substrates.uml import UmlSubstrate
 
 
-def run_shell(
+@contextmanager
+def prepared_shell(
     scenario: Scenario,
     arm: str,
     name: Literal["auto", "host", "uml"],
     clock: Clock,
     reporter: Reporter,
-) -> int:
-    """Open the prompt in a substrate; returns its exit status."""
+) -> Iterator[Callable[[], int]]:
+    """All that the prompt needs, keys included; call what it yields to open it, and get its exit status."""
     build_plan(scenario, arm)
     substrate, clock = choose(name, clock)
     with tempfile.TemporaryDirectory(prefix="qntn-shell-") as scratch:
@@ -39,9 +42,13 @@ def run_shell(
         folder.write_scenario(scenario)
         provide_for(scenario, [arm], folder, reporter)
         argv = (sys.executable, "-m", "experiments.shell", scratch, arm)
-        if isinstance(substrate, UmlSubstrate):
-            return substrate.run_interactive(Job(argv=argv, folder=folder.root, clock=clock))
-        return subprocess.run(argv, check=False).returncode
+
+        def open_prompt() -> int:
+            if isinstance(substrate, UmlSubstrate):
+                return substrate.run_interactive(Job(argv=argv, folder=folder.root, clock=clock))
+            return subprocess.run(argv, check=False).returncode
+
+        yield open_prompt
 
 
 def main() -> int:
@@ -49,7 +56,7 @@ def main() -> int:
     from mininet.cli import CLI
 
     folder, arm = RunFolder(Path(sys.argv[1])), sys.argv[2]
-    prepare_forks()
+    prepare_forks("experiments.arm", "experiments.key_supply")
     try:
         scenario = load(folder.scenario)
         run = ArmRun(scenario, arm, folder, ArmOptions(), lambda event, **fields: None)

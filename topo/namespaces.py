@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Namespace:
-    """A network namespace with its loopback up.
+    """A network namespace; all that is in it is a loopback interface, down.
 
     Usable as a context manager. Raises `NetworkError` where the kernel refuses (no root, no CONFIG_NET_NS).
     """
@@ -40,6 +40,7 @@ class Namespace:
         self._thread.start()
         ready.wait()
         if self._refusal is not None:
+            self.close()
             raise NetworkError(f"no network namespace for {name}: {os.strerror(self._refusal)}")
         thread_id = self._thread.native_id
         assert thread_id is not None
@@ -56,8 +57,11 @@ class Namespace:
     def run(self, work: Callable[[], T]) -> T:
         """Call `work` on the thread that lives in the namespace, and return or raise what it does.
 
-        Sockets opened there, and files under `/proc/sys/net`, belong to the namespace.
+        Sockets opened there, and files under `/proc/sys/net`, belong to the namespace. Raises `NetworkError` once the
+        namespace is closed.
         """
+        if not self._thread.is_alive():
+            raise NetworkError(f"namespace {self.name} is closed")
         done = threading.Event()
         outcome: list[T] = []
         failure: list[BaseException] = []

@@ -92,8 +92,8 @@ def build_plan(scenario: Scenario, arm_name: str) -> Plan:
     """The network of one arm of a scenario.
 
     The four arms of one scenario differ in the session's waits and, where there is a tunnel, in the gateways'
-    processing time and the two KMS hosts. Raises `InputError` for an arm that the scenario has not got or that
-    names a host its architecture has not got.
+    processing time and the two KMS hosts. Raises `InputError` for an arm that the scenario has not got or whose
+    ends are not two hosts of its architecture that can reach each other.
     """
     if arm_name not in scenario.arms:
         raise InputError(
@@ -123,10 +123,20 @@ def build_plan(scenario: Scenario, arm_name: str) -> Plan:
             hosts.append(HostPlan(kms, _place(scenario, places[gateway]), forwards=False))
             local = DirectionPlan((), _bps(scenario.links.local.rate_up_mbps))
             links.append(LinkPlan(number, kms, gateway, local, local, ("keys",), net="10.1"))
-    plan = Plan(f"{scenario.name}/{arm_name}", tuple(hosts), tuple(links), tuple(routes))
+    _check_ends(scenario, arm_name)
+    return Plan(f"{scenario.name}/{arm_name}", tuple(hosts), tuple(links), tuple(routes))
+
+
+def _check_ends(scenario: Scenario, arm_name: str) -> None:
+    """Raise `InputError` unless an arm's ends are two hosts of the chain, neither of them cut off by the tunnel."""
+    arm, names = scenario.arms[arm_name], chain(scenario.architecture)
+    if arm.source == arm.destination:
+        raise InputError(f"arm {arm_name}: source and destination are both {arm.source}")
     for end in (arm.source, arm.destination):
-        plan.host(end)
-    return plan
+        if end not in names:
+            raise InputError(f"arm {arm_name}: no host {end} to probe (there is: {', '.join(names)})")
+        if arm.tunnel and end in between_gateways(scenario.architecture)[1:-1]:
+            raise InputError(f"arm {arm_name}: {end} is between the gateways, outside the tunnel")
 
 
 def _place(scenario: Scenario, place: Place) -> str:

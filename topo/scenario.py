@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from topo.errors import ScenarioError
-from topo.links.delays import DelayElement, Element
+from topo.links.delays import DelayElement, Element, Serialise
 from topo.space.geometry import R_EARTH_KM, elevation_deg
 
 SHIPPED = Path(__file__).parent / "scenarios"
@@ -32,12 +33,13 @@ Ms = Annotated[float, Field(ge=0)]
 Mbps = Annotated[float, Field(gt=0, le=100_000)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Elements = Annotated[tuple[Element, ...], Field(strict=False)]  # TOML has arrays, not tuples
 
 
 class Model(BaseModel):
     """A table of the scenario file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Site(Model):
@@ -74,8 +76,16 @@ class Satellite(Model):
 class Waits(Model):
     """Delay elements of one hop, per direction; uplink is from the UE towards the DN."""
 
-    up: tuple[Element, ...] = ()
-    down: tuple[Element, ...] = ()
+    up: Elements = ()
+    down: Elements = ()
+
+    @model_validator(mode="after")
+    def _rate_is_the_links(self) -> Waits:
+        if any(isinstance(element, Serialise) for element in self.up + self.down):
+            raise ValueError(
+                "a serialise element would be a second line rate; say rate_up_mbps, rate_down_mbps"
+            )
+        return self
 
 
 class Link(Waits):
@@ -252,6 +262,12 @@ class Scenario(Model):
                 raise ValueError(
                     f"arms.{name}.session: no session {arm.session!r} (there is: {known})"
                 )
+            interval_ms = arm.interval_ms or self.probe.interval_ms
+            if self.probe.jitter_ms > interval_ms:
+                raise ValueError(
+                    f"probe.jitter_ms: {self.probe.jitter_ms:g} exceeds the interval of {interval_ms:g} ms of arm "
+                    f"{name}: probes would overtake"
+                )
         if self.start.tzinfo is None:
             raise ValueError("start: say the time zone, e.g. 2024-11-30T04:00:00Z")
         return self
@@ -260,7 +276,7 @@ class Scenario(Model):
 def find(name_or_path: str) -> Path:
     """The scenario file of that path, or the shipped scenario of that name; `ScenarioError` where there is none."""
     path = Path(name_or_path)
-    if path.exists():
+    if path.exists() and not path.is_dir():
         return path
     shipped = SHIPPED / f"{name_or_path}.toml"
     if shipped.exists():
@@ -294,18 +310,27 @@ def _one_line(path: Path, error: ValidationError) -> ScenarioError:
     """The most telling of pydantic's errors: an unknown key first, since it usually explains a missing one."""
     errors = error.errors()
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(_keys(first["loc"]))
     if first["type"] == "extra_forbidden":
         close = _closest(str(first["loc"][-1]))
         hint = f"; did you mean {close!r}?" if close else ""
         return ScenarioError(path, key, f"unknown key{hint}")
     if first["type"] == "missing":
         return ScenarioError(path, key, "is missing")
-    reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error" and not key:
-        key, _, reason = reason.partition(": ")
+    if first["type"] == "value_error":
+        reason = first["msg"].removeprefix("Value error, ")
+        if not key:
+            key, _, reason = reason.partition(": ")
+        return ScenarioError(path, key, reason)
     given = f" (given: {first['input']!r})" if isinstance(first["input"], int | float | str) else ""
-    return ScenarioError(path, key, reason[0].lower() + reason[1:] + given)
+    return ScenarioError(path, key, first["msg"][0].lower() + first["msg"][1:] + given)
+
+
+def _keys(location: tuple[int | str, ...]) -> Iterator[str]:
+    """The keys of the file in pydantic's location of an error, which also tells an element's kind and `[key]`."""
+    for before, part in zip(("", *location), location, strict=False):
+        if not isinstance(before, int) and part != "[key]":
+            yield str(part)
 
 
 def _closest(unknown: str) -> str | None:
@@ -316,5 +341,6 @@ def _closest(unknown: str) -> str | None:
         table = tables.pop()
         known |= table.model_fields.keys()
         tables += table.__subclasses__()
+    known.discard(unknown)  # a key of some other table
     match = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
     return match[0] if match else None

@@ -83,8 +83,9 @@ def build(progress: Progress) -> Path:
             return target
         tarball = source_tarball()
         log = target.parent / "build.log"
+        log.write_text("")
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as scratch:
-            tree = _unpack(tarball, Path(scratch), progress)
+            tree = _unpack(tarball, Path(scratch), log, progress)
             _configure(tree, log)
             _compile(tree, log, progress)
             built = tree / "linux"
@@ -95,19 +96,18 @@ def build(progress: Progress) -> Path:
     return target
 
 
-def _unpack(tarball: Path, scratch: Path, progress: Progress) -> Path:
+def _unpack(tarball: Path, scratch: Path, log: Path, progress: Progress) -> Path:
     progress(0, COMPILE_STEPS, f"unpacking {tarball.name}")
-    subprocess.run(["tar", "-xf", str(tarball), "-C", str(scratch)], check=True)
+    _run(["tar", "-xf", str(tarball)], scratch, log)
     (tree,) = scratch.iterdir()
     return tree
 
 
 def _configure(tree: Path, log: Path) -> None:
-    log.write_text("")
     _run(["patch", "-p1", "-i", str(PATCH)], tree, log)
     shutil.copy(CONFIG, tree / ".config")
     _run(["make", "ARCH=um", "olddefconfig"], tree, log)
-    configured = (tree / ".config").read_text()
+    configured = (tree / ".config").read_text().splitlines()
     for option in re.findall(r"^(CONFIG_\w+=\S+)$", CONFIG.read_text(), re.MULTILINE):
         if option not in configured:
             raise SubstrateError(f"the kernel source does not take {option}; see {log}")
@@ -136,7 +136,12 @@ def _compile(tree: Path, log: Path, progress: Progress) -> None:
 
 def _run(command: list[str], tree: Path, log: Path) -> None:
     with log.open("a") as out:
-        status = subprocess.run(command, cwd=tree, stdout=out, stderr=out, check=False)
+        try:
+            status = subprocess.run(command, cwd=tree, stdout=out, stderr=out, check=False)
+        except FileNotFoundError as error:
+            raise FeatureMissing(
+                command[0], "The kernel build needs it; `make setup` installs all it needs."
+            ) from error
     if status.returncode != 0:
         raise SubstrateError(f"`{' '.join(command)}` failed; see {log}")
 

@@ -49,7 +49,6 @@ class UmlSubstrate:
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, "TMPDIR": scratch},
                     start_new_session=True,
                 ) as process,
             ):
@@ -65,7 +64,7 @@ class UmlSubstrate:
         guest = _prepare(job)
         with tempfile.TemporaryDirectory(prefix="qntn-uml-") as scratch:
             command = boot_command(kernel, job, guest / "init", Path(scratch), interactive=True)
-            subprocess.run(command, env={**os.environ, "TMPDIR": scratch}, check=False)
+            subprocess.run(command, check=False)
         return _exit_status(guest)
 
 
@@ -97,7 +96,9 @@ def boot_command(
 
 def _prepare(job: Job) -> Path:
     """Write what the guest's first process needs into the run folder."""
-    if not job.folder.is_absolute() or any(c in str(job.folder) for c in " ,\"'\\\n"):
+    if not job.folder.is_absolute() or any(
+        c.isspace() or c in ",\"'\\" for c in str(job.folder)
+    ):
         raise InputError(
             f"{job.folder}: the run folder's path must be absolute, without spaces, commas or quotes "
             "(it is passed on a kernel command line); choose another with --out"
