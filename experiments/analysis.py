@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from experiments import budget, captures, plots, published, report, samples, statistics
-from experiments.arm import POINTS
 from experiments.environment import Environment
 from experiments.folder import RunFolder
 from experiments.key_supply import Supply
+from experiments.points import sealed_point
 from experiments.summary import (
     Arm,
     CaptureVerdict,
@@ -151,13 +151,13 @@ def _site(kms: str, folder: RunFolder) -> SiteLedger:
 def _captures(
     scenario: Scenario, arms: tuple[str, ...], folder: RunFolder
 ) -> dict[str, CaptureVerdict]:
-    """tshark's verdict on every capture of the satellite hop of an arm with a tunnel."""
+    """tshark's verdict on the capture between the gateways, for every arm with a tunnel."""
     esp_sa = folder.esp_sa.read_text().splitlines() if folder.esp_sa.exists() else []
 
     def verdict(name: str) -> CaptureVerdict:
         plan = build_plan(scenario, name)
         protected = {IPv4Address(plan.address(host)) for host in ("UE", "DN")}
-        return captures.analyse(folder.capture(name, POINTS[1]), esp_sa, protected)
+        return captures.analyse(folder.capture(name, sealed_point(scenario)), esp_sa, protected)
 
     with_tunnel = [name for name in arms if scenario.arms[name].tunnel]
     with ThreadPoolExecutor() as pool:  # each waits for its own tshark
@@ -175,7 +175,7 @@ def warnings(scenario: Scenario, summary: Summary, folder: RunFolder) -> list[st
             said.append(f"{name}: no ESP packet on the satellite hop")
         if verdict.plaintext_packets:
             said.append(
-                f"{name}: {verdict.plaintext_packets} packets in clear on the satellite hop"
+                f"{name}: {verdict.plaintext_packets} packets in clear between the gateways"
             )
         if verdict.icv_good != verdict.esp_packets:
             bad = verdict.esp_packets - verdict.icv_good

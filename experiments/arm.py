@@ -13,6 +13,7 @@ from typing import Any
 from experiments.folder import RunFolder
 from experiments.goodput import measure_goodput
 from experiments.ping import ping_command
+from experiments.points import capture_points
 from experiments.services import Service, start_module, start_program
 from topo.errors import MeasurementError
 from topo.network import Network
@@ -30,7 +31,6 @@ STOCK_PINGS = 5
 CAPTURE_FLUSH_S = 1.0
 """From the last probe to the end of a capture: the kernel hands packets to dumpcap in blocks, four a second."""
 KMS_PORT = 8443
-POINTS = ("ue", "satellite")
 NS_PER_S = 1_000_000_000
 
 Emit = Callable[..., None]
@@ -65,10 +65,9 @@ class ArmRun:
         with self.up() as (network, epoch_ns):
             with ExitStack() as captures:
                 if self._options.captures:
-                    for point in POINTS:
-                        capture = self._start_capture(network, point)
-                        if capture is not None:
-                            captures.callback(capture.finish)
+                    points = capture_points(self.scenario, self.plan, self.arm)
+                    for point, interface in points.items():
+                        captures.callback(self._start_capture(network, point, interface).finish)
                 self._probe(network, epoch_ns)
                 time.sleep(CAPTURE_FLUSH_S)
             if self._options.stock_ping:
@@ -210,22 +209,18 @@ class ArmRun:
             if {link.a, link.b} <= inner and "keys" not in link.kinds
         ]
 
-    def _start_capture(self, network: Network, point: str) -> Service | None:
-        """Capture at the UE, and on the satellite hop at the satellite, where nobody but it listens."""
-        chain = [host.name for host in self.plan.hosts if host.name not in KEY_SITES]
-        host, towards = (
-            ("UE", chain[1]) if point == "ue" else ("HTS", chain[chain.index("HTS") - 1])
-        )
-        if point == "ue" and self.arm.source != "UE":
-            return None
+    def _start_capture(self, network: Network, point: str, interface: str) -> Service:
+        """Capture both ways on an interface; dumpcap writes pcapng with nanoseconds."""
+        host = next(h.name for h in self.plan.hosts if interface in self._interfaces(h.name))
         out = self.folder.capture(self.name, point)
-        interface = self.plan.link(host, towards).interface(host)
-        # dumpcap writes pcapng with nanoseconds; -q: no running count of packets on its output.
         argv = ["dumpcap", "-q", "-p", "-i", interface, "-w", str(out)]
         log = self._logs / f"dumpcap-{point}.log"
         capture = start_program(network, host, argv, log, merge=True)
         capture.wait_for("File:", START_TIMEOUT_S)
         return capture
+
+    def _interfaces(self, host: str) -> list[str]:
+        return [link.interface(host) for link in self.plan.links_of(host)]
 
     def _probe(self, network: Network, epoch_ns: int) -> None:
         probe, arm = self.scenario.probe, self.arm

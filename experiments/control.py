@@ -16,7 +16,9 @@ def control_of(scenario: Scenario) -> Scenario:
     Raises `InputError` where the scenario has an arm of that name itself.
     """
     if CONTROL in scenario.arms:
-        raise InputError(f"arms.{CONTROL}: the name is taken, by the arm that measures the run itself")
+        raise InputError(
+            f"arms.{CONTROL}: the name is taken, by the arm that measures the run itself"
+        )
 
     def quiet(link: Link) -> Link:
         return link.model_copy(

@@ -75,7 +75,7 @@ def noise_floor(scenario: Scenario, folder: RunFolder) -> NoiseFloor:
     answered = samples["rtt_ns"].dropna().to_numpy(dtype=float)
     if len(answered) < 2:
         raise MeasurementError(
-            f"only {len(answered)} of {len(samples)} probes of the control arm came back: the network does not carry"
+            f"only {len(answered)} of {len(samples)} probes of the control arm came back: the network carries nothing"
         )
     errors_ms = (answered - planned_ns) / 1e6
     return NoiseFloor(
