@@ -155,8 +155,9 @@ def _captures(
     esp_sa = folder.esp_sa.read_text().splitlines() if folder.esp_sa.exists() else []
 
     def verdict(name: str) -> CaptureVerdict:
-        plan = build_plan(scenario, name)
-        protected = {IPv4Address(plan.address(host)) for host in ("UE", "DN")}
+        plan, arm = build_plan(scenario, name), scenario.arms[name]
+        hosts = ("UE", "DN", arm.source, arm.destination)
+        protected = {IPv4Address(plan.address(host)) for host in hosts}
         return captures.analyse(folder.capture(name, sealed_point(scenario)), esp_sa, protected)
 
     with_tunnel = [name for name in arms if scenario.arms[name].tunnel]
@@ -172,7 +173,7 @@ def warnings(scenario: Scenario, summary: Summary, folder: RunFolder) -> list[st
             said.append(f"{name}: {arm.lost} of {arm.n} probes lost{_why(scenario, name, folder)}")
     for name, verdict in summary.captures.items():
         if not verdict.esp_packets:
-            said.append(f"{name}: no ESP packet on the satellite hop")
+            said.append(f"{name}: no ESP packet between the gateways")
         if verdict.plaintext_packets:
             said.append(
                 f"{name}: {verdict.plaintext_packets} packets in clear between the gateways"

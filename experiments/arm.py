@@ -70,6 +70,8 @@ class ArmRun:
                         captures.callback(self._start_capture(network, point, interface).finish)
                 self._probe(network, epoch_ns)
                 time.sleep(CAPTURE_FLUSH_S)
+            for capture in self.folder.captures.glob(f"{self.name}-*"):
+                capture.chmod(0o644)
             if self._options.stock_ping:
                 self._ping(network)
             goodput = self.scenario.iperf if self._options.goodput else None
@@ -213,6 +215,10 @@ class ArmRun:
         """Capture both ways on an interface; dumpcap writes pcapng with nanoseconds."""
         host = next(h.name for h in self.plan.hosts if interface in self._interfaces(h.name))
         out = self.folder.capture(self.name, point)
+        # dumpcap gives up all rights but capturing before it opens its file, which in a guest may belong to somebody
+        # else than root: to whoever started the guest.
+        out.touch()
+        out.chmod(0o666)
         argv = ["dumpcap", "-q", "-p", "-i", interface, "-w", str(out)]
         log = self._logs / f"dumpcap-{point}.log"
         capture = start_program(network, host, argv, log, merge=True)

@@ -7,13 +7,17 @@ import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from experiments.run import RunOptions, run_scenario
 from topo.errors import QntnError
 from topo.scenario import Scenario, find, load
+
+if (
+    TYPE_CHECKING
+):  # numpy, pandas and matplotlib take a second: only commands that run something import them
+    from experiments.run import RunOptions
 
 # Typer commands are called by keyword; their many parameters are the options of one command.
 # ruff: noqa: PLR0917
@@ -59,6 +63,8 @@ def reproduce(
     as_json: JsonOption = False,
 ) -> None:
     """The paper's experiment: keys from two satellite passes, four arms, table, plots, captures."""
+    from experiments.run import RunOptions
+
     options = RunOptions(
         substrate=substrate, clock=clock, out=out, captures=captures, goodput=goodput, plots=plots
     )
@@ -89,6 +95,8 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """One experiment on any scenario."""
+    from experiments.run import RunOptions
+
     options = RunOptions(
         substrate=substrate,
         clock=clock,
@@ -112,6 +120,7 @@ def _with(scenario: Scenario, probes: int | None, seed: int | None) -> Scenario:
 
 
 def _run(scenario: Scenario, options: RunOptions, as_json: bool) -> None:
+    from experiments.run import run_scenario
     from experiments.terminal import TerminalReporter, print_outcome
 
     with TerminalReporter(quiet=as_json) as reporter:

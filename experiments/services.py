@@ -49,13 +49,15 @@ class Service:
         self.name, self.pid = name, process.pid
         self._process, self._log = process, log
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._last_line = ""
         self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
         self._reader.start()
 
     def _read(self, output: int) -> None:
         with os.fdopen(output, errors="replace") as stream:
             for line in stream:
-                self._lines.put(line.rstrip("\n"))
+                self._last_line = line.rstrip("\n")
+                self._lines.put(self._last_line)
         self._lines.put(None)
 
     def _next(self, end_s: float, otherwise: str) -> str | None:
@@ -98,9 +100,9 @@ class Service:
             raise MeasurementError(f"{self.name} ended with status {status}: {self.last_words()}")
 
     def last_words(self) -> str:
-        """The last line of the program's log."""
+        """The last line of the program's log, or of its output where the log is empty."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"nothing on standard error ({self._log})"
+        return lines[-1] if lines else self._last_line or f"nothing said ({self._log})"
 
 
 # -- other people's programs ---------------------------------------------------------------------

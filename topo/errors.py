@@ -10,7 +10,8 @@
     │   └── GuestFailed            exit 1   panic, hang or failed step inside; carries the console log
     ├── NetworkError               exit 1   the network is not what the plan says
     ├── ProtocolError              exit 1   bytes that the protocol forbids
-    │   ├── EspError               exit 1   an ESP packet refused (see `gateways.esp`)
+    │   ├── EspError               exit 1   an ESP packet refused
+    │   │   └── EspRefused         exit 1   the same, and why (`gateways.esp`)
     │   └── ControlError           exit 1   a gateway control message refused
     ├── KeySupplyError             exit 1   no key where one is needed
     │   ├── NoKeyFromPass          exit 1   a quantum pass yielded no key, and why

@@ -134,7 +134,9 @@ def _check_ends(scenario: Scenario, arm_name: str) -> None:
         raise InputError(f"arm {arm_name}: source and destination are both {arm.source}")
     for end in (arm.source, arm.destination):
         if end not in names:
-            raise InputError(f"arm {arm_name}: no host {end} to probe (there is: {', '.join(names)})")
+            raise InputError(
+                f"arm {arm_name}: no host {end} to probe (there is: {', '.join(names)})"
+            )
         if arm.tunnel and end in between_gateways(scenario.architecture)[1:-1]:
             raise InputError(f"arm {arm_name}: {end} is between the gateways, outside the tunnel")
 

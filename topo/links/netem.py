@@ -148,10 +148,10 @@ def read_back(ipr: Any, interface_index: int) -> NetemSpec | None:
 
 
 def _spec_of(options: Any) -> NetemSpec:
-    rate = options.get_attr("TCA_NETEM_RATE64") or options.get_attr("TCA_NETEM_RATE")["rate"]
+    rate = options.get_attr("TCA_NETEM_RATE")
     spec = NetemSpec(
         delay_ns=options.get_attr("TCA_NETEM_LATENCY64"),
-        rate_bps=rate * 8,
+        rate_bps=(options.get_attr("TCA_NETEM_RATE64") or rate["rate"]) * 8,
         loss=options["loss"] / 0xFFFFFFFF,
     )
     foreign = {
@@ -163,6 +163,9 @@ def _spec_of(options: Any) -> NetemSpec:
         "correlation": _any(options.get_attr("TCA_NETEM_CORR")),
         "reordering": _any(options.get_attr("TCA_NETEM_REORDER")),
         "corruption": _any(options.get_attr("TCA_NETEM_CORRUPT")),
+        "overhead": rate["packet_overhead"] or rate["cell_size"] or rate["cell_overhead"],
+        "loss model": options.get_attr("TCA_NETEM_LOSS"),
+        "marking": options.get_attr("TCA_NETEM_ECN"),
     }
     unasked = [name for name, value in foreign.items() if value]
     if unasked:

@@ -2,7 +2,7 @@
 
 `python -m topo.substrates.kernel` builds it with a progress display (about four minutes on two cores) and
 prints its path; the second time it only prints the path. The cache is `$XDG_CACHE_HOME/qntn/uml/KEY/linux`,
-where KEY is a digest of everything that decides the binary: source version, configuration, patch.
+where KEY is a digest of everything that decides the binary: source version, configuration, patches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from topo.errors import FeatureMissing, SubstrateError
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "uml.config"
-PATCH = HERE / "uml-xstate.patch"
+PATCHES = (HERE / "uml-xstate.patch", HERE / "uml-clock.patch")
 SOURCES = Path("/usr/src")
 SOURCE_PACKAGE = "linux-source-6.1"
 COMPILE_STEPS = 980
@@ -50,9 +50,9 @@ def source_tarball() -> Path:
 
 
 def _key() -> str:
-    digest = hashlib.sha256()
-    for part in (CONFIG.read_bytes(), PATCH.read_bytes(), SOURCE_PACKAGE.encode()):
-        digest.update(len(part).to_bytes(8, "big") + part)
+    digest = hashlib.sha256(SOURCE_PACKAGE.encode())
+    for part in (CONFIG, *PATCHES):
+        digest.update(hashlib.sha256(part.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
@@ -104,7 +104,8 @@ def _unpack(tarball: Path, scratch: Path, log: Path, progress: Progress) -> Path
 
 
 def _configure(tree: Path, log: Path) -> None:
-    _run(["patch", "-p1", "-i", str(PATCH)], tree, log)
+    for patch in PATCHES:
+        _run(["patch", "-p1", "-i", str(patch)], tree, log)
     shutil.copy(CONFIG, tree / ".config")
     _run(["make", "ARCH=um", "olddefconfig"], tree, log)
     configured = (tree / ".config").read_text().splitlines()

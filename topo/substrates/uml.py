@@ -88,6 +88,7 @@ def boot_command(
         "con=null",
         "con0=fd:0,fd:1" if interactive else "con0=null,fd:1",
         "quiet",
+        "norandmaps",
         "panic=-1",
         f"QNTN_DIR={job.folder}",
         f"QNTN_INTERACTIVE={int(interactive)}",
@@ -96,9 +97,7 @@ def boot_command(
 
 def _prepare(job: Job) -> Path:
     """Write what the guest's first process needs into the run folder."""
-    if not job.folder.is_absolute() or any(
-        c.isspace() or c in ",\"'\\" for c in str(job.folder)
-    ):
+    if not job.folder.is_absolute() or any(c.isspace() or c in ",\"'\\" for c in str(job.folder)):
         raise InputError(
             f"{job.folder}: the run folder's path must be absolute, without spaces, commas or quotes "
             "(it is passed on a kernel command line); choose another with --out"
@@ -112,7 +111,12 @@ def _prepare(job: Job) -> Path:
         (guest / stream).touch()
     # The same locale, time zone and search path inside as outside; PYTHONDONTWRITEBYTECODE since the root is read-only.
     passed = {k: v for k, v in os.environ.items() if k in ("LANG", "LC_ALL", "TZ", "PATH")}
-    passed |= {"PYTHONDONTWRITEBYTECODE": "1", "QNTN_SUBSTRATE": "uml", "QNTN_CLOCK": job.clock}
+    passed |= {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        "QNTN_SUBSTRATE": "uml",
+        "QNTN_CLOCK": job.clock,
+    }
     exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in passed.items())
     script = f"{exports}cd {shlex.quote(str(Path.cwd()))}\nexec {shlex.join(job.argv)}\n"
     (guest / "job.sh").write_text(script)
