@@ -32,6 +32,9 @@ from topo.scenario import Scenario
 
 Floats = npt.NDArray[np.float64]
 
+LEAST_SPREAD_MS = 0.01
+"""RTTs within this are one and the same: a test of their spread would test rounding."""
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -93,13 +96,19 @@ class Test(Protocol[T_co]):
 
 
 def _compare(rtts: dict[str, Floats], arm: str, test: Test[T], seed: int) -> T | None:
-    """A test of an arm against the plain one; None unless both ran and at least two probes of each came back."""
+    """A test of an arm against the plain one; None unless both ran and both have RTTs that vary."""
     plain, other = rtts.get("plain"), rtts.get(arm)
     if plain is None or other is None:
         return None
-    if min(np.count_nonzero(~np.isnan(rtt)) for rtt in (plain, other)) < 2:
+    if min(_spread_ms(plain), _spread_ms(other)) < LEAST_SPREAD_MS:
         return None
     return test(plain, other, seed=seed)
+
+
+def _spread_ms(rtt_ms: Floats) -> float:
+    """From the least to the greatest RTT that came back; 0 where fewer than two did."""
+    answered = rtt_ms[~np.isnan(rtt_ms)]
+    return float(np.ptp(answered)) if answered.size > 1 else 0.0
 
 
 def _keys(

@@ -180,6 +180,7 @@ class ArmRun:
                 "cert": str(pki / f"sae-{gateway}.pem"),
                 "key": str(pki / f"sae-{gateway}.key"),
                 "kme_id": kms,
+                "key_bits": self.scenario.keys.key_size_bits,
             },
             "rekey_after_s": settings.rekey_after_s,
             "hard_after_s": 2 * settings.rekey_after_s + settings.grace_s,

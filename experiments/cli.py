@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from topo.errors import QntnError
+from topo.planner import build_plan
 from topo.scenario import Scenario, find, load
 
 if (
@@ -53,7 +56,7 @@ def reproduce(
     substrate: SubstrateOption = "auto",
     clock: ClockOption = "auto",
     probes: Annotated[int, typer.Option(min=2, help="Probes an arm.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
     out: OutOption = None,
     captures: Annotated[
         bool, typer.Option(help="Capture at the UE and on the satellite hop.")
@@ -144,10 +147,12 @@ def delays(
 
     loaded = load(find(scenario))
     found = delay_budget(loaded)
+    if arm is not None:
+        found["plan"] = list(build_plan(loaded, arm).describe())
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        print_delays(loaded, found, arm)
+        print_delays(loaded, found)
 
 
 @app.command()
@@ -309,8 +314,14 @@ def bench_bringup(
         print_bringup(found)
 
 
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 bad usage or input."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)  # in order, so that a guest kernel does not live on
     try:
         app()
     except QntnError as error:

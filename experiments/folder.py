@@ -10,6 +10,7 @@ import tomli_w
 
 from topo.errors import InputError
 from topo.scenario import Scenario
+from topo.substrates.job import check_guest_path
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class RunFolder:
         """
         stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
         root = (out or Path("runs") / f"{stamp}-{name}").absolute()
+        check_guest_path(root)
         folder = cls(root)
         try:
             if root.exists() and any(root.iterdir()):

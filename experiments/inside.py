@@ -20,13 +20,11 @@ from experiments.arm import ArmOptions, ArmRun
 from experiments.control import CONTROL, control_of
 from experiments.folder import RunFolder
 from experiments.services import prepare_forks
+from experiments.timetable import slot_s
 from topo.errors import QntnError
 from topo.network import require_root
-from topo.scenario import Scenario, load
+from topo.scenario import load
 from topo.substrates.host import already_virtual
-
-SLOT_S = 600
-"""Slots of the virtual timetable are multiples of this, seconds."""
 
 
 def emit(event: str, **fields: Any) -> None:
@@ -67,18 +65,6 @@ def main(arguments: list[str] | None = None) -> int:
         emit("error", message=str(error), exit_code=error.exit_code)
         return error.exit_code
     return 0
-
-
-def slot_s(scenario: Scenario) -> int:
-    """Virtual seconds set aside for an arm, many more than it takes.
-
-    Arms begin on a fixed timetable, so that one run's clock is another's to the nanosecond; waiting costs nothing.
-    """
-    intervals_ms = [arm.interval_ms or scenario.probe.interval_ms for arm in scenario.arms.values()]
-    probing_s = (scenario.probe.count * max(intervals_ms) + scenario.probe.timeout_ms) / 1e3
-    goodput = scenario.iperf
-    transfers_s = 2 * goodput.tcp_s + goodput.udp_s if goodput else 0.0
-    return SLOT_S * math.ceil(1 + 2 * (probing_s + transfers_s) / SLOT_S)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

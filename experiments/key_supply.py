@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from experiments.folder import RunFolder
@@ -24,6 +25,7 @@ from quantum.optics import preset
 from topo.planner import KEY_SITES, build_plan
 from topo.scenario import QuantumPass, Scenario
 from topo.space.passes import circular_pass
+from topo.substrates import Clock
 
 BLOCK_NUMBER = 1
 PSK_BYTES = 32
@@ -96,12 +98,22 @@ def _distil(
     )
 
 
+def issued_at(scenario: Scenario, clock: Clock) -> datetime:
+    """The present time on the clock that the network will have."""
+    return scenario.start if clock == "virtual" else datetime.now(UTC)
+
+
 def provide_for(
-    scenario: Scenario, arms: Sequence[str], folder: RunFolder, reporter: Reporter
+    scenario: Scenario,
+    arms: Sequence[str],
+    folder: RunFolder,
+    reporter: Reporter,
+    issued: datetime,
 ) -> Supply | None:
     """Fill the run folder with what the tunnels of these arms need; None where no arm has a tunnel.
 
-    Two passes and the relay, the two ledgers, the sites' certificates, the gateways' pre-shared key.
+    Two passes and the relay, the two ledgers, the sites' certificates (issued at `issued`, on the clock of the
+    network), the gateways' pre-shared key.
     """
     with_tunnel = [name for name in arms if scenario.arms[name].tunnel]
     if not with_tunnel:
@@ -112,7 +124,7 @@ def provide_for(
     plan = build_plan(scenario, with_tunnel[0])
     for kms, gateway in KEY_SITES.items():
         address = plan.link(kms, gateway).address(kms)
-        init_site(folder.private / kms, kms, [address], [gateway], scenario.start)
+        init_site(folder.private / kms, kms, [address], [gateway], issued)
     psk = folder.private / "gateways.psk"
     psk.touch(mode=0o600)
     psk.write_text(secrets.token_hex(PSK_BYTES))

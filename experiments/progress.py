@@ -38,8 +38,12 @@ class Log:
         self._reporter.advance(done, detail)
 
     def note(self, text: str) -> None:
-        self._write(f"  {text}")
+        self.keep(text)
         self._reporter.note(text)
+
+    def keep(self, text: str) -> None:
+        """Write a line to the file alone."""
+        self._write(f"  {text}")
 
     def _write(self, text: str) -> None:
         with self._path.open("a", encoding="utf-8") as file:

@@ -30,22 +30,25 @@ class PublishedArm:
     """Figure and section."""
 
 
+PROBES: Final = 100
+"""Probes of each session: minimum and maximum are those of as many."""
+
 ARMS: Final[dict[str, PublishedArm]] = {
     "satellite": PublishedArm(
         path="VSAT - 5GC entry",
-        n=100,
+        n=PROBES,
         rtt=RttFigures(min_ms=562, mean_ms=576, max_ms=586, jitter_ms=6),
         source="section 4, figures 12a and 14",
     ),
     "plain": PublishedArm(
         path="UE - DN, no IPsec",
-        n=100,
+        n=PROBES,
         rtt=RttFigures(min_ms=600, mean_ms=660, max_ms=765, jitter_ms=38),
         source="section 4, figures 12b and 14",
     ),
     "encrypted": PublishedArm(
         path="UE - DN, quantum-keyed IPsec",
-        n=100,
+        n=PROBES,
         rtt=RttFigures(min_ms=617, mean_ms=665, max_ms=713, jitter_ms=19),
         source="section 4, figures 12c and 14",
     ),

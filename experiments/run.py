@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from experiments import analysis, environment
+from experiments.budget import check_arm
 from experiments.control import CONTROL
 from experiments.folder import RunFolder
-from experiments.key_supply import Supply, provide_for
+from experiments.key_supply import Supply, issued_at, provide_for
 from experiments.progress import Listener, Log, Reporter
 from experiments.summary import Summary
-from topo.errors import GuestFailed
+from experiments.timetable import slot_s
+from topo.errors import GuestFailed, QntnError
 from topo.planner import build_plan
 from topo.scenario import Scenario
 from topo.substrates import Clock, Job, Substrate, choose
@@ -59,14 +61,18 @@ def run_scenario(scenario: Scenario, options: RunOptions, reporter: Reporter) ->
     inside where the network fails, `NoKeyFromPass` where a satellite pass yields no key.
     """
     arms = options.arms or tuple(scenario.arms)
-    for name in arms:
-        build_plan(scenario, name)  # a plan that cannot be made is said before anything starts
+    for name in arms:  # what cannot work is said before anything starts
+        check_arm(scenario, build_plan(scenario, name), name)
     substrate, clock = choose(options.substrate, options.clock)
     folder = RunFolder.create(scenario.name, options.out)
     folder.write_scenario(scenario)
     log = Log(folder.log, reporter)
     log.note(f"substrate {substrate.name}, {clock} clock, seed {scenario.seed}")
-    return _Run(scenario, arms, options, substrate, clock, folder, log).carry_out()
+    try:
+        return _Run(scenario, arms, options, substrate, clock, folder, log).carry_out()
+    except QntnError as error:
+        log.keep(f"ERROR {error}")
+        raise
 
 
 def run_control(
@@ -93,7 +99,9 @@ class _Run:
     log: Log
 
     def carry_out(self) -> RunOutcome:
-        supply = provide_for(self.scenario, self.arms, self.folder, self.log)
+        supply = provide_for(
+            self.scenario, self.arms, self.folder, self.log, issued_at(self.scenario, self.clock)
+        )
         self.run_inside()
         return self._evaluate(supply)
 
@@ -107,7 +115,7 @@ class _Run:
             folder=self.folder.root,
             clock=self.clock,
             start_unix_ns=round(self.scenario.start.timestamp()) * 1_000_000_000,
-            time_limit_s=2 * self._probing_s() + WALL_S_PER_ARM * (1 + len(self.arms)),
+            time_limit_s=self._time_limit_s(),
         )
         listener = Listener(self.scenario, self.log)
         status = self.substrate.run(job, listener.hear)
@@ -118,11 +126,12 @@ class _Run:
             last = words[-1] if words else "no word on standard error"
             raise GuestFailed(f"the run inside ended with status {status}: {last}", errors)
 
-    def _probing_s(self) -> float:
-        """How long the probes take on the substrate's clock."""
-        probe = self.scenario.probe
-        intervals = [self.scenario.arms[a].interval_ms or probe.interval_ms for a in self.arms]
-        return probe.count * sum(intervals) / 1e3
+    def _time_limit_s(self) -> float:
+        """More than a run of these arms can take on the clock of whoever watches it, seconds.
+
+        That is the wall's, but where this process is itself in a guest with a virtual clock.
+        """
+        return (1 + len(self.arms)) * (WALL_S_PER_ARM + slot_s(self.scenario))
 
     def _evaluate(self, supply: Supply | None) -> RunOutcome:
         """Turn what the run left into its results."""
@@ -143,5 +152,5 @@ class _Run:
             analysis.publish(self.scenario, samples, summary, ran_on, self.folder)
         warnings = tuple(analysis.warnings(self.scenario, summary, self.folder))
         for warning in warnings:
-            self.log.note(f"WARNING {warning}")
+            self.log.keep(f"WARNING {warning}")
         return RunOutcome(self.folder, summary, ran_on, warnings)

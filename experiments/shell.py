@@ -16,7 +16,7 @@ from typing import Literal
 
 from experiments.arm import ArmOptions, ArmRun
 from experiments.folder import RunFolder
-from experiments.key_supply import provide_for
+from experiments.key_supply import issued_at, provide_for
 from experiments.progress import Reporter
 from experiments.services import prepare_forks
 from topo.errors import QntnError
@@ -40,7 +40,7 @@ def prepared_shell(
     with tempfile.TemporaryDirectory(prefix="qntn-shell-") as scratch:
         folder = RunFolder.create("shell", Path(scratch))
         folder.write_scenario(scenario)
-        provide_for(scenario, [arm], folder, reporter)
+        provide_for(scenario, [arm], folder, reporter, issued_at(scenario, clock))
         argv = (sys.executable, "-m", "experiments.shell", scratch, arm)
 
         def open_prompt() -> int:
@@ -53,7 +53,7 @@ def prepared_shell(
 
 def main() -> int:
     """Inside: build the network, start its waits, and hand over to Mininet's prompt."""
-    from mininet.cli import CLI
+    from topo.mininet_parts import Prompt
 
     folder, arm = RunFolder(Path(sys.argv[1])), sys.argv[2]
     prepare_forks("experiments.arm", "experiments.key_supply")
@@ -62,7 +62,7 @@ def main() -> int:
         run = ArmRun(scenario, arm, folder, ArmOptions(), lambda event, **fields: None)
         with run.up() as (network, _):
             print(f"{scenario.title}: {' - '.join(host.name for host in run.plan.hosts)}")
-            CLI(network.net)
+            Prompt(network.net)
     except QntnError as error:
         print(f"qntn: {error}", file=sys.stderr)
         return error.exit_code

@@ -225,7 +225,7 @@ def jitter_test(plain_ms: npt.ArrayLike, encrypted_ms: npt.ArrayLike, *, seed: i
     rng = np.random.default_rng(seed)
     j_plain, j_encrypted = mean_jitter(plain_ms), mean_jitter(encrypted_ms)
     if not (j_plain > 0 and math.isfinite(j_encrypted)):
-        raise MeasurementError("jitter needs two consecutive answers in each arm")
+        raise MeasurementError("jitter needs two consecutive answers that differ in each arm")
     means = [
         _replicates(jitter(arm), np.mean, rng, RESAMPLES, _block_length(np.size(arm)))
         for arm in (plain_ms, encrypted_ms)

@@ -84,8 +84,8 @@ def delay_budget(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def print_delays(scenario: Scenario, found: dict[str, Any], arm: str | None) -> None:
-    """Print the budget, and the whole plan of an arm if one is named."""
+def print_delays(scenario: Scenario, found: dict[str, Any]) -> None:
+    """Print the budget, and the whole plan of an arm if it is among what was found."""
     console = Console()
     table = Table(title=f"{scenario.title}: delay budget ({scenario.architecture})")
     table.add_column("hop")
@@ -97,9 +97,8 @@ def print_delays(scenario: Scenario, found: dict[str, Any], arm: str | None) -> 
     table.add_row("one way, all hops", f"{found['one_way_ms']:.2f}")
     table.add_row("theoretical RTT, equation (2)", f"{found['rtt_ms']:.2f}")
     console.print(table)
-    if arm is not None:
-        for line in build_plan(scenario, arm).describe():
-            print(line)
+    for line in found.get("plan", ()):
+        print(line)
 
 
 def print_outcome(scenario: Scenario, outcome: RunOutcome) -> None:

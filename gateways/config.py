@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from gateways.control import ControlConfig, Policy
 from gateways.encapsulation import PORT, inner_mtu
 from gateways.esp import MAX_SEQUENCE
+from gateways.keysource import KEY_BITS
 from gateways.messages import ControlCodec, Role
 from gateways.selectors import TrafficSelectors
 from topo.errors import ScenarioError
@@ -28,6 +29,9 @@ class KmsConfig(BaseModel):
     cert: Path = Field(description="PEM: this SAE's certificate")
     key: Path = Field(description="PEM: this SAE's private key")
     kme_id: str = Field(description="KME ID that the KME's certificate must carry")
+    key_bits: int = Field(
+        KEY_BITS, ge=128, le=4096, multiple_of=8, description="length of the keys asked for, bits"
+    )
     timeout_s: float = Field(5.0, gt=0, description="longest wait for an answer, s")
 
 

@@ -311,7 +311,7 @@ def main(arguments: list[str]) -> int:
             kms.base_url, kms.ca, kms.cert, kms.key, kme_id=kms.kme_id, timeout_s=kms.timeout_s
         )
         harden()
-        Gateway(config, EtsiKeySource(client, config.peer_sae)).run()
+        Gateway(config, EtsiKeySource(client, config.peer_sae, kms.key_bits)).run()
     except QntnError as error:
         print(error, file=sys.stderr)
         return error.exit_code

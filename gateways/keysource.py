@@ -13,6 +13,7 @@ from kms.client import Kms014Client
 from topo.errors import KeySupplyError, ProtocolError
 
 KEY_BITS = 256
+"""Length of the keys asked for, unless the configuration says otherwise."""
 
 
 class KeySource(Protocol):
@@ -29,13 +30,14 @@ class KeySource(Protocol):
 class EtsiKeySource:
     """Keys of the gateway's own KMS by ETSI GS QKD 014: `Get key` and `Get key with key IDs`."""
 
-    def __init__(self, client: Kms014Client, peer_sae: str) -> None:
+    def __init__(self, client: Kms014Client, peer_sae: str, key_bits: int = KEY_BITS) -> None:
         self._client = client
         self._peer_sae = peer_sae
+        self._key_bits = key_bits
 
     def fetch(self) -> tuple[str, bytes]:
-        """One 256-bit key; we are the master SAE (clause 5.2)."""
-        (key,) = self._client.get_key(self._peer_sae, 1, KEY_BITS)
+        """One new key; we are the master SAE (clause 5.2)."""
+        (key,) = self._client.get_key(self._peer_sae, 1, self._key_bits)
         if len(key.key_id.encode()) > MAX_TEXT_OCTETS:
             raise ProtocolError(f"the KMS gave a key_ID of {len(key.key_id)} characters")
         return key.key_id, key.key

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mininet.cli import CLI
 from mininet.link import Intf, Link
 from mininet.net import Mininet
 from mininet.node import Node
@@ -88,6 +89,12 @@ class PlannedLink(Link):  # type: ignore[misc]
     def status(self) -> str:
         """What Mininet's prompt shows for `links`."""
         return "(OK OK)"
+
+
+class Prompt(CLI):  # type: ignore[misc]
+    """Mininet's prompt, for hosts with a hyphen in their names."""
+
+    identchars = CLI.identchars + "-"
 
 
 def make_mininet() -> Any:

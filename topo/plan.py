@@ -175,7 +175,8 @@ class Plan:
             yield f"  {host.name:<7} {host.place:<10} {role}"
         for link in self.links:
             kinds = "+".join(link.kinds)
-            yield f"link {link.number}: {link.a} - {link.b}  {link.subnet}  {kinds}"
+            through = f"  through the waiting host {link.waiter}" if link.waiter else ""
+            yield f"link {link.number}: {link.a} - {link.b}  {link.subnet}  {kinds}{through}"
             for arrow, direction, sender in (("->", link.up, link.a), ("<-", link.down, link.b)):
                 yield f"  {arrow} {link.interface(sender)} {link.address(sender)} {link.mac(sender)}"
                 yield f"     {direction.netem}"

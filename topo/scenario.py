@@ -201,6 +201,11 @@ class Keys(Model):
             raise ValueError(
                 "first.station and second.station must differ: the relay joins two stations"
             )
+        for name, quantum_pass in (("first", self.first), ("second", self.second)):
+            if quantum_pass.culmination_deg <= self.mask_deg:
+                raise ValueError(
+                    f"{name}.culmination_deg {quantum_pass.culmination_deg:g} must exceed mask_deg {self.mask_deg:g}"
+                )
         return self
 
 

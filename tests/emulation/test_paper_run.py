@@ -110,7 +110,7 @@ def test_the_capture_at_the_ue_gives_every_rtt_again(paper_run: RunOutcome, arm:
 
 
 def test_both_sites_delivered_the_same_keys_once(paper_run: RunOutcome) -> None:
-    """Keys issued at U = keys issued at N = security associations made."""
+    """Keys issued at N = security associations made; U may have one more an arm, of a rekey under way at its end."""
     audit = "SELECT detail FROM audit WHERE event IN ('take', 'fetch')"
     issued = {}
     for kms in ("KMS-U", "KMS-N"):
@@ -118,8 +118,10 @@ def test_both_sites_delivered_the_same_keys_once(paper_run: RunOutcome) -> None:
             rows = [json.loads(detail) for (detail,) in database.execute(audit)]
         issued[kms] = [key_id for row in rows for key_id in row["key_IDs"]]
     assert len(set(issued["KMS-U"])) == len(issued["KMS-U"])
-    assert sorted(issued["KMS-U"]) == sorted(issued["KMS-N"])
-    assert len(issued["KMS-U"]) == paper_run.summary.keys.session_keys
+    assert len(set(issued["KMS-N"])) == len(issued["KMS-N"])
+    assert set(issued["KMS-N"]) <= set(issued["KMS-U"])
+    assert len(issued["KMS-U"]) - len(issued["KMS-N"]) <= len(WITH_TUNNEL)
+    assert len(issued["KMS-N"]) == paper_run.summary.keys.session_keys
 
 
 def test_each_arm_has_goodput_within_its_link_rate(paper: Scenario, paper_run: RunOutcome) -> None:

@@ -188,13 +188,14 @@ def test_jitter_depends_on_the_probe_clock() -> None:
     note = Path(__file__).parents[2] / "docs" / "notes" / "jitter_vs_probe_clock.py"
     rows = runpy.run_path(str(note))["table"](runs=200)
     jitter = {name: row["J"] for name, row in rows.items()}
+    # J of one run of 100 random probes has a standard deviation of 3.4 ms: 0.24 for the mean of 200.
+    assert jitter.pop("random") == pytest.approx(33.9, abs=3 * 0.24)
     assert jitter == pytest.approx(
         {
             "steps of 0.5 ms": 6.7,
             "steps of 10.7 ms": 19.6,
             "steps of 21.3 ms": 33.5,
             "steps of 50 ms": 50.0,
-            "random": 33.9,
         },
         abs=0.3,
     )

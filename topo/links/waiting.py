@@ -14,7 +14,7 @@ import numpy as np
 from topo.errors import InputError
 from topo.links.delays import DelayElement, ElementState
 
-WINDOW_NS = 100_000_000
+WINDOW_NS = 1_000_000_000
 """The random stream of a direction begins anew in every window of this length, ns."""
 
 
@@ -78,9 +78,10 @@ class WaitingLine:
         the result never decreases from call to call. Every call takes one draw per random element.
         """
         at_ns = arrival_ns - self._epoch_ns
-        rng = self._luck.at(at_ns)
-        for element, state in self._stages:
-            at_ns += element.wait_ns(at_ns, size_bytes, rng, state)
+        if self._stages:
+            rng = self._luck.at(at_ns)
+            for element, state in self._stages:
+                at_ns += element.wait_ns(at_ns, size_bytes, rng, state)
         release_ns = at_ns + self._epoch_ns
         if self._last_release_ns is not None:
             release_ns = max(release_ns, self._last_release_ns)

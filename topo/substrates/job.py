@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from topo.errors import InputError
+
 Clock = Literal["real", "virtual"]
 SubstrateName = Literal["host", "uml"]
 OnLine = Callable[[str], None]
@@ -30,6 +32,15 @@ class Job:
     """Wall-clock bound between two lines of output, seconds: longer is a hang."""
     memory_mb: int = 1024
     """Memory of the guest in MiB (`uml` only; taken as it is used)."""
+
+
+def check_guest_path(folder: Path) -> None:
+    """Raise `InputError` for a run folder that a guest's kernel command line cannot carry."""
+    if not folder.is_absolute() or any(c.isspace() or c in ",\"'\\" for c in str(folder)):
+        raise InputError(
+            f"{folder}: the run folder's path must be absolute, without spaces, commas or quotes "
+            "(it is passed on a kernel command line); choose another with --out"
+        )
 
 
 class Substrate(Protocol):

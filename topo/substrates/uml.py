@@ -18,8 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from topo.errors import GuestFailed, InputError
-from topo.substrates.job import Clock, Job, OnLine, SubstrateName
+from topo.errors import GuestFailed
+from topo.substrates.job import Clock, Job, OnLine, SubstrateName, check_guest_path
 from topo.substrates.kernel import find_kernel
 
 POLL_S = 0.05
@@ -64,7 +64,14 @@ class UmlSubstrate:
         guest = _prepare(job)
         with tempfile.TemporaryDirectory(prefix="qntn-uml-") as scratch:
             command = boot_command(kernel, job, guest / "init", Path(scratch), interactive=True)
-            subprocess.run(command, check=False)
+            with subprocess.Popen(
+                command
+            ) as process:  # of this session: the terminal is its console
+                try:
+                    process.wait()
+                finally:
+                    if process.poll() is None:
+                        process.terminate()
         return _exit_status(guest)
 
 
@@ -97,11 +104,7 @@ def boot_command(
 
 def _prepare(job: Job) -> Path:
     """Write what the guest's first process needs into the run folder."""
-    if not job.folder.is_absolute() or any(c.isspace() or c in ",\"'\\" for c in str(job.folder)):
-        raise InputError(
-            f"{job.folder}: the run folder's path must be absolute, without spaces, commas or quotes "
-            "(it is passed on a kernel command line); choose another with --out"
-        )
+    check_guest_path(job.folder)
     guest = job.folder / "guest"
     shutil.rmtree(guest, ignore_errors=True)
     guest.mkdir(parents=True)
