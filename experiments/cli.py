@@ -46,6 +46,14 @@ OutOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 ConfigArgument = Annotated[Path, typer.Argument(help="Its configuration, a JSON file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key of the scenario, as TOML: --set gateways.rekey_after_s=10. May be repeated.",
+    ),
+]
 ScenarioArgument = Annotated[
     str, typer.Argument(help="A scenario file, or the name of a shipped one.")
 ]
@@ -57,6 +65,7 @@ def reproduce(
     clock: ClockOption = "auto",
     probes: Annotated[int, typer.Option(min=2, help="Probes an arm.")] = 100,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
+    changes: SetOption = None,
     out: OutOption = None,
     captures: Annotated[
         bool, typer.Option(help="Capture at the UE and on the satellite hop.")
@@ -71,7 +80,7 @@ def reproduce(
     options = RunOptions(
         substrate=substrate, clock=clock, out=out, captures=captures, goodput=goodput, plots=plots
     )
-    _run(_with(load(find("paper")), probes, seed), options, as_json)
+    _run(_with(load(find("paper"), changes or ()), probes, seed), options, as_json)
 
 
 @app.command()
@@ -87,6 +96,7 @@ def run(
     clock: ClockOption = "auto",
     probes: Annotated[int | None, typer.Option(min=2, help="Probes an arm.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
+    changes: SetOption = None,
     out: OutOption = None,
     captures: Annotated[
         bool, typer.Option(help="Capture at the UE and on the satellite hop.")
@@ -109,7 +119,7 @@ def run(
         goodput=goodput,
         plots=plots,
     )
-    _run(_with(load(find(scenario)), probes, seed), options, as_json)
+    _run(_with(load(find(scenario), changes or ()), probes, seed), options, as_json)
 
 
 def _with(scenario: Scenario, probes: int | None, seed: int | None) -> Scenario:
@@ -140,12 +150,13 @@ def _run(scenario: Scenario, options: RunOptions, as_json: bool) -> None:
 def delays(
     scenario: ScenarioArgument = "paper",
     arm: Annotated[str | None, typer.Option(help="Print this arm's whole plan.")] = None,
+    changes: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The delay budget, hop by hop, and the theoretical RTT (equations 1 and 2 of the paper)."""
     from experiments.terminal import delay_budget, print_delays
 
-    loaded = load(find(scenario))
+    loaded = load(find(scenario), changes or ())
     found = delay_budget(loaded)
     if arm is not None:
         found["plan"] = list(build_plan(loaded, arm).describe())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -292,15 +292,39 @@ def find(name_or_path: str) -> Path:
     )
 
 
-def load(path: Path) -> Scenario:
-    """Read and check a scenario file; `ScenarioError` says in one line which key is wrong, and what would be right."""
+def load(path: Path, changes: Sequence[str] = ()) -> Scenario:
+    """Read and check a scenario file; `ScenarioError` says in one line which key is wrong, and what would be right.
+
+    `changes` are assignments as a TOML file has them, each with its dotted key: `gateways.rekey_after_s = 10`.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(path, "", f"cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(path, "", f"not TOML: {error}") from error
+    for change in changes:
+        _change(table, change)
     return parse(table, path)
+
+
+def _change(table: dict[str, Any], assignment: str) -> None:
+    """Set one key of a table read from a file."""
+    try:
+        change = tomllib.loads(assignment)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(
+            "--set", assignment, f"not an assignment of TOML such as key.of.it = 1.5: {error}"
+        ) from error
+    _merge(table, change)
+
+
+def _merge(table: dict[str, Any], change: dict[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(table.get(key), dict):
+            _merge(table[key], value)
+        else:
+            table[key] = value
 
 
 def parse(table: dict[str, Any], path: Path) -> Scenario:

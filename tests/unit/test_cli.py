@@ -212,7 +212,7 @@ def test_ctrl_c_is_no_traceback(qntn: Qntn, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ((), {"probes": 100, "seed": 1, "substrate": "auto", "clock": "auto", "arms": ()}),
+        ((), {"probes": 100, "seed": 3, "substrate": "auto", "clock": "auto", "arms": ()}),
         (
             ("--probes", "10", "--seed", "7", "--clock", "virtual", "--no-captures"),
             {"probes": 10, "seed": 7, "clock": "virtual", "captures": False, "goodput": True},
@@ -299,3 +299,32 @@ def test_help_names_every_option(qntn: Qntn, command: str) -> None:
     assert all(option in out for option in ("--probes", "--clock", "--out")) == (
         command != "delays"
     )
+
+
+# -- changing one thing ---------------------------------------------------------------------------------
+
+
+def test_set_changes_one_key(qntn: Qntn) -> None:
+    code, out, err = qntn("delays", "--set", "links.line.delay_ms=1.5", "--json")
+    assert (code, err) == (0, "")
+    hops = {hop["hop"]: hop["one_way_ms"] for hop in json.loads(out)["hops"]}
+    assert hops["GS - EG-N"] == 1.5
+    assert hops["VSAT - HTS"] == pytest.approx(122.958, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (
+            "gateways.rekey_after = 10",
+            "gateways.rekey_after: unknown key; did you mean 'rekey_after_s'?",
+        ),
+        ("satellite.orbit_radius_km = 'high'", "satellite.orbit_radius_km: "),
+        ("rekey", "--set: rekey: not an assignment of TOML"),
+    ],
+)
+def test_a_change_that_cannot_be_is_one_line(qntn: Qntn, change: str, wanted: str) -> None:
+    code, _, err = qntn("delays", "--set", change)
+    assert code == 2
+    assert wanted in err
+    assert len(err.strip().splitlines()) == 1

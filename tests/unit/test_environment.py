@@ -78,7 +78,7 @@ def test_an_environment_says_all_of_it(tmp_path: Path) -> None:
     assert (found.substrate, found.clock, found.seed, found.scenario) == (
         "uml",
         "virtual",
-        1,
+        PAPER.seed,
         "paper",
     )
     assert found.guest_kernel == "6.1.192"
