@@ -86,10 +86,6 @@ def check_arm(scenario: Scenario, plan: Plan, name: str) -> None:
             f"gateways.retransmit_s: {scenario.gateways.retransmit_s:g} s is not longer than the round trip of arm "
             f"{name}, {rtt_s:.3f} s: every control message would be sent twice"
         )
-    if scenario.probe.jitter_ms > (arm.interval_ms or scenario.probe.interval_ms):
-        raise InputError(
-            "probe.jitter_ms must not exceed the probe interval, or probes would overtake"
-        )
 
 
 def budget(scenario: Scenario, plan: Plan, arm: Arm) -> tuple[DelayTerm, ...]:

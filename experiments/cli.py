@@ -15,7 +15,7 @@ import typer
 
 from topo.errors import QntnError
 from topo.planner import build_plan
-from topo.scenario import Scenario, find, load
+from topo.scenario import SHIPPED, Scenario, find, load
 
 if (
     TYPE_CHECKING
@@ -63,7 +63,7 @@ ScenarioArgument = Annotated[
 def reproduce(
     substrate: SubstrateOption = "auto",
     clock: ClockOption = "auto",
-    probes: Annotated[int, typer.Option(min=2, help="Probes an arm.")] = 100,
+    probes: Annotated[int | None, typer.Option(min=2, help="Probes an arm.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
     changes: SetOption = None,
     out: OutOption = None,
@@ -80,7 +80,7 @@ def reproduce(
     options = RunOptions(
         substrate=substrate, clock=clock, out=out, captures=captures, goodput=goodput, plots=plots
     )
-    _run(_with(load(find("paper"), changes or ()), probes, seed), options, as_json)
+    _run(load(SHIPPED / "paper.toml", _changed(changes, probes, seed)), options, as_json)
 
 
 @app.command()
@@ -119,17 +119,16 @@ def run(
         goodput=goodput,
         plots=plots,
     )
-    _run(_with(load(find(scenario), changes or ()), probes, seed), options, as_json)
+    _run(load(find(scenario), _changed(changes, probes, seed)), options, as_json)
 
 
-def _with(scenario: Scenario, probes: int | None, seed: int | None) -> Scenario:
-    """The scenario with what the command line says differently."""
-    probe = (
-        scenario.probe if probes is None else scenario.probe.model_copy(update={"count": probes})
-    )
-    return scenario.model_copy(
-        update={"probe": probe, "seed": scenario.seed if seed is None else seed}
-    )
+def _changed(changes: list[str] | None, probes: int | None, seed: int | None) -> list[str]:
+    """All that the command line says differently from the scenario file, as assignments."""
+    more = {"probe.count": probes, "seed": seed}
+    return [
+        *(changes or ()),
+        *(f"{key} = {value}" for key, value in more.items() if value is not None),
+    ]
 
 
 def _run(scenario: Scenario, options: RunOptions, as_json: bool) -> None:
@@ -338,6 +337,3 @@ def main() -> None:
     except QntnError as error:
         print(f"qntn: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("qntn: interrupted", file=sys.stderr)
-        sys.exit(130)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from experiments import analysis, environment
 from experiments.budget import check_arm
-from experiments.control import CONTROL
+from experiments.control import CONTROL, control_of
 from experiments.folder import RunFolder
 from experiments.key_supply import Supply, issued_at, provide_for
 from experiments.progress import Listener, Log, Reporter
@@ -61,6 +61,7 @@ def run_scenario(scenario: Scenario, options: RunOptions, reporter: Reporter) ->
     inside where the network fails, `NoKeyFromPass` where a satellite pass yields no key.
     """
     arms = options.arms or tuple(scenario.arms)
+    control_of(scenario)
     for name in arms:  # what cannot work is said before anything starts
         check_arm(scenario, build_plan(scenario, name), name)
     substrate, clock = choose(options.substrate, options.clock)

@@ -10,6 +10,7 @@ import pytest
 from experiments import published
 from experiments.budget import (
     budget,
+    check_arm,
     frame_octets,
     in_tunnel,
     path_elements,
@@ -20,6 +21,7 @@ from experiments.budget import (
 )
 from experiments.control import CONTROL, control_of
 from experiments.summary import FIGURES, Prediction
+from topo.errors import InputError
 from topo.links.delays import FrameWait
 from topo.plan import Plan
 from topo.planner import build_plan
@@ -127,6 +129,24 @@ def test_the_frame_of_a_stock_ping() -> None:
     schedule = probe_schedule(PAPER, PAPER.arms["plain"])
     assert (schedule.n, schedule.interval_ms, schedule.size_bytes) == (100, 1000.0, 98)
     assert probe_schedule(PAPER, Arm(title="fast", interval_ms=20.0)).interval_ms == 20.0
+
+
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_a_control_message_must_have_time_to_be_answered(tunnel: bool) -> None:
+    impatient = PAPER.gateways.model_copy(update={"retransmit_s": 0.562})
+    scenario, plan, _ = with_arm(
+        PAPER.model_copy(update={"gateways": impatient}), tunnel=tunnel, session="plain"
+    )
+    if not tunnel:  # nobody sends one
+        check_arm(scenario, plan, "only")
+        return
+    with pytest.raises(InputError, match=r"^gateways\.retransmit_s: 0\.562 s is not longer"):
+        check_arm(scenario, plan, "only")
+
+
+@pytest.mark.parametrize("arm", PAPER.arms)
+def test_the_papers_arms_can_work(arm: str) -> None:
+    check_arm(PAPER, build_plan(PAPER, arm), arm)
 
 
 # -- predictions -----------------------------------------------------------------------------------

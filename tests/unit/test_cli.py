@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,9 @@ import pytest
 from experiments import cli
 from experiments import run as run_module
 from topo.errors import FeatureMissing, GuestFailed, NoKeyFromPass, QntnError
-from topo.scenario import SHIPPED
+from topo.scenario import SHIPPED, find, load
+
+PAPER = load(find("paper"))
 
 
 class Said(NamedTuple):
@@ -28,8 +31,9 @@ Qntn = Callable[..., Said]
 @pytest.fixture
 def qntn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Qntn:
+) -> Iterator[Qntn]:
     """Run the command line in an empty folder."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
 
@@ -40,7 +44,9 @@ def qntn(
             sys.exit(0)
         return Said(int(exited.value.code or 0), *capsys.readouterr())
 
-    return run
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def paper_with(tmp_path: Path, old: str, new: str) -> Path:
@@ -170,6 +176,49 @@ def test_an_arm_whose_end_is_cut_off_is_said_before_anything_is_made(
     assert qntn("run", path) == Said(2, "", said)
 
 
+@pytest.mark.parametrize("command", [("reproduce",), ("run", "paper"), ("delays", "paper")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("sites.user.latitude_deg=95.0", "sites.user.latitude_deg: input should be less than"),
+        ("probe.cuont=3", "probe.cuont: unknown key; did you mean 'count'?"),
+        ("probe.count:3", "--set: probe.count:3: not an assignment of TOML"),
+    ],
+)
+def test_a_bad_change_is_one_line_with_the_key(
+    qntn: Qntn, command: tuple[str, ...], change: str, said: str
+) -> None:
+    code, out, err = qntn(*command, "--set", change)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_changes_reach_the_plan(qntn: Qntn) -> None:
+    """A satellite straight above the ground station is nearer to it, and the line is what is said."""
+    found = json.loads(
+        qntn(
+            "delays",
+            "--json",
+            "--set",
+            "satellite.longitude_deg=103.6",
+            "--set",
+            "links.line.delay_ms=1",
+        ).out
+    )
+    hops = {hop["hop"]: hop["one_way_ms"] for hop in found["hops"]}
+    assert hops["HTS - GS"] < 122.96 < hops["VSAT - HTS"]
+    assert hops["GS - EG-N"] == 1.0
+
+
+def test_gateways_that_would_not_wait_for_an_answer_are_said_before_anything_is_made(
+    qntn: Qntn, tmp_path: Path
+) -> None:
+    path = paper_with(tmp_path, "[gateways]", "[gateways]\nretransmit_s = 0.5")
+    code, out, err = qntn("run", path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "gateways.retransmit_s: 0.5 s is not longer than the round trip" in err
+
+
 def test_a_run_folder_in_use_is_left_alone(
     qntn: Qntn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,7 +261,7 @@ def test_ctrl_c_is_no_traceback(qntn: Qntn, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ((), {"probes": 100, "seed": 3, "substrate": "auto", "clock": "auto", "arms": ()}),
+        ((), {"probes": 100, "seed": PAPER.seed, "substrate": "auto", "clock": "auto", "arms": ()}),
         (
             ("--probes", "10", "--seed", "7", "--clock", "virtual", "--no-captures"),
             {"probes": 10, "seed": 7, "clock": "virtual", "captures": False, "goodput": True},
@@ -289,6 +338,8 @@ def test_an_arms_whole_plan(qntn: Qntn) -> None:
     assert "netem delay 136.508 ms rate 5 Mbit/s" in out
     assert "gateway processing, measured natively" in out
     assert "  KMS-U   Shanghai   end host" in out
+    found = json.loads(qntn("delays", "--arm", "encrypted", "--json").out)
+    assert out.endswith("\n".join(found["plan"]) + "\n")
 
 
 @pytest.mark.parametrize("command", ["reproduce", "run", "delays"])

@@ -62,6 +62,15 @@ def test_a_file_is_no_folder(tmp_path: Path, out: str) -> None:
         RunFolder.create("paper", tmp_path / out)
 
 
+@pytest.mark.parametrize("name", ["my run", "a,b", "it's", "tab\t"])
+def test_a_name_that_no_guest_could_be_told_is_refused_before_anything_is_made(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputError, match="without spaces, commas or quotes"):
+        RunFolder.create("paper", tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_private_keys_are_nobody_elses(tmp_path: Path) -> None:
     folder = RunFolder.create("paper", tmp_path / "run")
     assert stat.S_IMODE(folder.private.stat().st_mode) == 0o700

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -118,6 +119,9 @@ def test_the_printed_plan() -> None:
     hosts = (HostPlan("UE", "Shanghai", False), HostPlan("gNB", "Shanghai", True))
     only = LinkPlan(0, "UE", "gNB", up, late, ("radio", "user"))
     plan = Plan("tiny/plain", hosts, (only,), (RoutePlan("UE", "10.0.1.0/24", "gNB"),))
+    assert list(replace(plan, links=(replace(only, middle=True),)).describe())[4] == (
+        "link 0: UE - gNB  10.0.0.0/24  radio+user  through the waiting host W0"
+    )
     assert "\n".join(plan.describe()) == (
         "plan tiny/plain\n"
         "hosts\n"

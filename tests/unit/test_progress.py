@@ -109,8 +109,11 @@ def test_the_log_keeps_stages_and_notes_and_hands_all_on(tmp_path: Path) -> None
     log.stage("keys", 3.0)
     log.advance(1.0, "K1")
     log.note("524288 secret bits: 2 × K")
+    log.keep("for the file alone")
     Log(path, told).stage("arms")  # a second one goes on where the first stopped
-    assert path.read_text(encoding="utf-8") == "keys\n  524288 secret bits: 2 × K\narms\n"
+    assert path.read_text(encoding="utf-8") == (
+        "keys\n  524288 secret bits: 2 × K\n  for the file alone\narms\n"
+    )
     assert told.calls == [
         ("stage", "keys", 3.0),
         ("advance", 1.0, "K1"),

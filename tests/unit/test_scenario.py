@@ -189,6 +189,50 @@ def test_what_is_no_scenario_file(content: bytes | None, reason: str, tmp_path: 
     assert "\n" not in str(refused.value)
 
 
+# -- changes ---------------------------------------------------------------------------------------
+
+
+def test_single_keys_can_be_changed_as_the_file_is_read() -> None:
+    changed = load(
+        find("paper"),
+        ["probe.count = 7", 'arms.plain.title = "mine"', "links.line = {delay_ms = 1.5}"],
+    )
+    paper = load(find("paper"))
+    assert (changed.probe.count, changed.arms["plain"].title) == (7, "mine")
+    assert changed.probe.interval_ms == paper.probe.interval_ms
+    assert changed.arms["plain"].session == paper.arms["plain"].session
+    # A table is laid over, not put in the place of, the one in the file.
+    assert changed.links.line == paper.links.line.model_copy(update={"delay_ms": 1.5})
+    assert load(find("paper"), ["seed = 1", "seed = 2"]).seed == 2
+
+
+def test_a_new_arm_can_be_added() -> None:
+    changed = load(find("paper"), ['arms.mine = {title = "mine", session = "plain"}'])
+    assert list(changed.arms)[-1] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("sites.user.latitude_deg = 95.0", "sites.user.latitude_deg: input should be less than"),
+        ("probe.cuont = 3", "probe.cuont: unknown key; did you mean 'count'?"),
+        ("probe = 3", "probe: input should be a valid dictionary"),
+    ],
+)
+def test_a_bad_change_is_as_bad_as_a_bad_file(change: str, said: str) -> None:
+    with pytest.raises(ScenarioError) as refused:
+        load(find("paper"), [change])
+    assert str(refused.value).startswith(f"{SHIPPED / 'paper.toml'}: {said}")
+
+
+@pytest.mark.parametrize("change", ["seed", "seed 3", "seed = ", "seed = 3 4"])
+def test_what_is_no_assignment(change: str) -> None:
+    with pytest.raises(ScenarioError) as refused:
+        load(find("paper"), [change])
+    assert str(refused.value).startswith(f"--set: {change}: not an assignment of TOML such as")
+    assert "\n" not in str(refused.value)
+
+
 def test_a_scenario_survives_json() -> None:
     """Strict about types, the schema still reads what it wrote."""
     scenario = load(find("paper"))

@@ -224,6 +224,14 @@ def test_a_jobs_lines_and_status_reach_the_person_outside(boots: Boots, tmp_path
     assert (tmp_path / "run/guest/stderr").read_text() == "complaint\n"
 
 
+def test_a_line_is_heard_once_it_is_whole(boots: Boots, tmp_path: Path) -> None:
+    """Also where the file ended amid a character, and where a byte is no character at all."""
+    heard: list[str] = []
+    script = "printf 'caf\\303'; sleep 0.1; printf '\\251 au'; sleep 0.1; printf ' lait\\n\\377\\n'"
+    boots(BOOT).run(job(tmp_path / "run", script), heard.append)
+    assert heard == ["café au lait", "\ufffd"]
+
+
 def test_a_job_gets_its_arguments_its_folder_and_its_clock(boots: Boots, tmp_path: Path) -> None:
     heard: list[str] = []
     argv = ("/bin/sh", "-c", 'echo "$0|$1|$QNTN_CLOCK|$QNTN_SUBSTRATE|$PWD"', "it's", "a b")
@@ -249,12 +257,13 @@ def test_what_an_earlier_guest_left_is_not_taken_for_this_ones(
     ],
 )
 def test_a_panic_is_a_failure_outside_with_the_console(
-    boots: Boots, tmp_path: Path, script: str, said: str
+    boots: Boots, tmp_path: Path, capfd: pytest.CaptureFixture[str], script: str, said: str
 ) -> None:
     with pytest.raises(GuestFailed, match=f"ended before its job did: {said}") as failed:
         boots(script).run(job(tmp_path / "run"), print)
     assert failed.value.console == tmp_path / "run/guest/console"
     assert failed.value.console.exists()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_silent_guest_is_ended(boots: Boots, started: list[int], tmp_path: Path) -> None:

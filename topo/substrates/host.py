@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 from topo.errors import FeatureMissing, GuestFailed
 from topo.substrates import features
 from topo.substrates.job import Clock, Job, OnLine, SubstrateName
+
+END_GRACE_S = 30.0
+"""How long a job may take to take its network down, seconds."""
 
 
 class HostSubstrate:
@@ -37,28 +42,51 @@ class HostSubstrate:
                 job.argv, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
             ) as process,
         ):
-            expired = threading.Event()
-            timer = threading.Timer(job.time_limit_s, _end, (process.pid, expired))
-            timer.start()
             try:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    on_line(line.rstrip("\n"))
-                status = process.wait()
-            except BaseException:
-                # Ctrl-C or a failing reader: the job's own handler takes the network down.
-                process.send_signal(signal.SIGTERM)
-                raise
+                _follow(process, job, log, on_line)
             finally:
-                timer.cancel()
-        if expired.is_set():
-            raise GuestFailed(f"the job outlived its limit of {job.time_limit_s:.0f} s", log)
-        return status
+                _end(process)
+        return process.returncode
 
 
-def _end(pid: int, expired: threading.Event) -> None:
-    expired.set()
-    os.killpg(pid, signal.SIGTERM)
+def _follow(process: subprocess.Popen[str], job: Job, log: Path, on_line: OnLine) -> None:
+    """Hand on the job's output until it ends; `GuestFailed` where it outlives a limit."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(process, lines), daemon=True).start()
+    end_s = time.monotonic() + job.time_limit_s
+    while True:
+        left_s = end_s - time.monotonic()
+        try:
+            line = lines.get(timeout=max(0.0, min(left_s, job.silence_limit_s)))
+        except queue.Empty:
+            if left_s <= job.silence_limit_s:
+                reason = f"the job outlived its limit of {job.time_limit_s:.0f} s"
+            else:
+                reason = f"the job was silent for {job.silence_limit_s:.0f} s: it hangs"
+            raise GuestFailed(reason, log) from None
+        if line is None:
+            process.wait(max(1.0, end_s - time.monotonic()))
+            return
+        on_line(line)
+
+
+def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.put(line.rstrip("\n"))
+    lines.put(None)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the job: its own handler of SIGTERM takes the network down; what is left after a while is killed."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(END_GRACE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def already_virtual() -> bool:

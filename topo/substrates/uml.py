@@ -12,11 +12,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from topo.errors import GuestFailed
 from topo.substrates.job import Clock, Job, OnLine, SubstrateName, check_guest_path
@@ -130,7 +130,7 @@ def _follow(process: subprocess.Popen[bytes], job: Job, guest: Path, on_line: On
     """Hand on the guest's output until the guest ends; end it where it hangs."""
     begin = last_heard = time.monotonic()
     console = guest / "console"
-    with (guest / "stdout").open() as stream:
+    with (guest / "stdout").open("rb") as stream:
         lines = _lines(stream)
         running = True
         while running:
@@ -153,13 +153,13 @@ def _follow(process: subprocess.Popen[bytes], job: Job, guest: Path, on_line: On
                 time.sleep(POLL_S)
 
 
-def _lines(stream: object) -> Iterator[str | None]:
-    """Whole lines of a growing file; None whenever there is no whole line yet."""
-    rest = ""
+def _lines(stream: BinaryIO) -> Iterator[str | None]:
+    """Whole lines of a growing file, which may end amid a character; None whenever there is no whole line yet."""
+    rest = b""
     while True:
-        rest += stream.read()  # type: ignore[attr-defined]
-        *whole, rest = rest.split("\n")
-        yield from whole
+        rest += stream.read()
+        *whole, rest = rest.split(b"\n")
+        yield from (line.decode(errors="replace") for line in whole)
         yield None
 
 
@@ -177,6 +177,5 @@ def _exit_status(guest: Path) -> int:
         tail = [line for line in console.read_text(errors="replace").splitlines() if line.strip()]
         panic = next((line for line in tail if "anic" in line), None)
         reason = panic or (tail[-1] if tail else "no word on the console")
-        print(f"guest console: {console}", file=sys.stderr)
         raise GuestFailed(f"the guest kernel ended before its job did: {reason.strip()}", console)
     return int(status.read_text())
