@@ -194,6 +194,7 @@ def doctor(
 def shell(
     scenario: ScenarioArgument = "paper",
     arm: Annotated[str, typer.Option(help="Which arm's network.")] = "plain",
+    changes: SetOption = None,
     substrate: SubstrateOption = "auto",
     clock: Annotated[
         Literal["real", "virtual"],
@@ -208,7 +209,7 @@ def shell(
     with ExitStack() as stack:
         with reporter:  # its bars must be gone before the prompt is there
             prompt = stack.enter_context(
-                prepared_shell(load(find(scenario)), arm, substrate, clock, reporter)
+                prepared_shell(load(find(scenario), changes or ()), arm, substrate, clock, reporter)
             )
         raise typer.Exit(prompt())
 

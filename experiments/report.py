@@ -158,7 +158,7 @@ def _probes(arm: Arm) -> str:
 
 def _terminal_caption(summary: Summary) -> str:
     lines = []
-    if any(arm.published is not None for arm in summary.arms.values()):
+    if any(arm.published and arm.n == published.PROBES for arm in summary.arms.values()):
         lines = [
             f"agrees: within {SD_TOLERANCE:g} run-to-run sd of the published value, "
             f"for {published.PROBES} probes"
