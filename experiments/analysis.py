@@ -180,6 +180,11 @@ def warnings(scenario: Scenario, summary: Summary, folder: RunFolder) -> list[st
     for name, arm in summary.arms.items():
         if arm.lost:
             said.append(f"{name}: {arm.lost} of {arm.n} probes lost{_why(scenario, name, folder)}")
+        for transfer in arm.goodput:
+            if transfer.goodput_mbps == 0:
+                said.append(
+                    f"{name}: iperf {transfer.protocol} {transfer.direction}: nothing came through"
+                )
     for name, verdict in summary.captures.items():
         if not verdict.esp_packets:
             said.append(f"{name}: no ESP packet between the gateways")

@@ -59,6 +59,7 @@ class ArmRun:
         self._options, self._emit = options, emit
         self._logs = folder.arm(name)
         self._logs.mkdir(parents=True, exist_ok=True)
+        self._answered = 0
 
     def run(self) -> None:
         """Probe the network, measure its goodput; leave samples, captures, logs and counters."""
@@ -75,7 +76,9 @@ class ArmRun:
             if self._options.stock_ping:
                 self._ping(network)
             goodput = self.scenario.iperf if self._options.goodput else None
-            if goodput is not None:
+            if goodput is not None and not self._answered:
+                self._emit("note", text="no goodput measured: no probe came back")
+            elif goodput is not None:
                 ends = (self.arm.source, self.arm.destination)
                 measured = measure_goodput(network, ends, goodput, self._logs)
                 found = json.dumps([m.model_dump() for m in measured], indent=1)
@@ -268,6 +271,7 @@ class ArmRun:
     def _tell_probe(self, line: str) -> None:
         match line.split():
             case ["PROBE", seq, rtt]:
+                self._answered += rtt != "lost"
                 self._emit("probe", arm=self.name, seq=int(seq), rtt=rtt)
 
 

@@ -58,9 +58,20 @@ def _carry_out(network: Network, ends: tuple[str, str], transfer: _Transfer, log
         rate_mbps=transfer.rate_mbps,
     )
     client = start_program(network, sender, send, logs / f"{label}-client.log")
-    client.lines_until_exit(transfer.duration_s + MARGIN_S, lambda line: None)
-    report = server.wait_for(REPORT_BEGINS, MARGIN_S)
-    server.end()
+    try:
+        client.lines_until_exit(transfer.duration_s + MARGIN_S, lambda line: None)
+        report = server.wait_for(REPORT_BEGINS, MARGIN_S)
+    except MeasurementError:
+        # Nothing came through, not even the end of the transfer: a result, and a bad one.
+        client.end()
+        return Goodput(
+            protocol=transfer.protocol,
+            direction=transfer.direction,
+            goodput_mbps=0.0,
+            duration_s=transfer.duration_s,
+        )
+    finally:
+        server.end()
     return parse_server_report(report, transfer.direction)[-1]
 
 

@@ -19,7 +19,7 @@ from experiments.folder import RunFolder
 from experiments.key_supply import issued_at, provide_for
 from experiments.progress import Reporter
 from experiments.services import prepare_forks
-from topo.errors import QntnError
+from topo.errors import InputError, QntnError
 from topo.planner import build_plan
 from topo.scenario import Scenario, load
 from topo.substrates import Clock, Job, choose
@@ -37,6 +37,8 @@ def prepared_shell(
     """All that the prompt needs, keys included; call what it yields to open it, and get its exit status."""
     build_plan(scenario, arm)
     substrate, clock = choose(name, clock)
+    if isinstance(substrate, UmlSubstrate) and not sys.stdin.isatty():
+        raise InputError("the prompt in a guest needs a terminal as its standard input")
     with tempfile.TemporaryDirectory(prefix="qntn-shell-") as scratch:
         folder = RunFolder.create("shell", Path(scratch))
         folder.write_scenario(scenario)

@@ -22,6 +22,9 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 SD_TOLERANCE = 3.0
 """A figure agrees with a published one within this many run-to-run standard deviations."""
 
+LEAST_SD_MS = 1e-6
+"""A run-to-run deviation below a nanosecond is rounding: nothing in such an arm varies."""
+
 FIGURES: tuple[Literal["min_ms", "mean_ms", "max_ms", "jitter_ms"], ...] = (
     "min_ms",
     "mean_ms",
@@ -134,7 +137,8 @@ class Arm(RttStatistics):
                 result[figure] = None
                 continue
             sd: float = getattr(self.predicted.sd, figure)
-            result[figure] = (value - getattr(reference, figure)) / sd if sd > 0 else None
+            varies = sd > LEAST_SD_MS
+            result[figure] = (value - getattr(reference, figure)) / sd if varies else None
         return result
 
     def agrees(self) -> bool | None:

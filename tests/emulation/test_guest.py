@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,3 +89,30 @@ def test_an_ordinary_user_boots_a_guest(tmp_path: Path) -> None:
     samples = out / "run" / "samples.csv"
     assert samples.owner() == "nobody"
     assert len(samples.read_text().splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_guest_goes_with_the_command_that_started_it(tmp_path: Path, number: int) -> None:
+    command = [Path(sys.executable).parent / "qntn", "run", "paper", "--arm", "plain"]
+    command += ["--substrate", "uml", "--clock", "real", "--out", tmp_path / "run"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        guest = f"QNTN_DIR={tmp_path / 'run'}"
+        await_that(lambda: running(guest))
+        process.send_signal(number)
+        process.wait(30)
+    await_that(lambda: not running(guest))
+
+
+def running(what: str) -> bool:
+    """Whether a process with this in its command line is running."""
+    found = subprocess.run(
+        ["pgrep", "-f", f"linux .*{what}"], stdout=subprocess.DEVNULL, check=False
+    )
+    return found.returncode == 0
+
+
+def await_that(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    end_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)

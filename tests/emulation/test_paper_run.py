@@ -10,10 +10,11 @@ import pytest
 
 from experiments.budget import path_elements, planned_rtt_ns
 from experiments.captures import rtts_from_capture
-from experiments.control import CONTROL
+from experiments.control import CONTROL, control_of
 from experiments.run import RunOutcome
 from experiments.samples import read_samples, rtts_ms
 from experiments.summary import read_summary
+from tests.emulation.conftest import run
 from topo.links.predictor import HopLine
 from topo.planner import build_plan
 from topo.scenario import Scenario, load
@@ -146,3 +147,24 @@ def test_the_run_folder_is_complete(paper: Scenario, paper_run: RunOutcome) -> N
     for name in ("report.html", "log.txt", "esp_sa", "figure-12-rtt.png", "figure-14-jitter.svg"):
         assert (folder.root / name).stat().st_size > 0
     assert not folder.arm(CONTROL).joinpath("goodput.json").exists()
+
+
+@pytest.fixture(scope="module")
+def quiet(paper: Scenario) -> Scenario:
+    """The paper's four arms with every wait taken out: the tunnel and its rekeys stay."""
+    arms = {name: arm.model_copy(update={"session": None}) for name, arm in paper.arms.items()}
+    links = control_of(paper).links
+    return paper.model_copy(update={"links": links, "sessions": {}, "arms": arms, "iperf": None})
+
+
+def test_without_waits_every_probe_of_every_arm_is_exact(
+    quiet: Scenario, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outcome = run(quiet, tmp_path_factory.mktemp("quiet") / "run")
+    assert outcome.summary.keys.rekeys >= 2 * len(WITH_TUNNEL)
+    for name, emulated in rtts(outcome).items():
+        planned_ms = planned_rtt_ns(quiet, build_plan(quiet, name), quiet.arms[name]) / 1e6
+        assert np.abs(emulated - planned_ms).max() <= EXACT_MS
+        assert np.abs(np.diff(emulated)).mean() <= 0.01
+        # Nothing varies, so nothing can be told in run-to-run deviations.
+        assert set(outcome.summary.arms[name].deviations("published").values()) == {None}

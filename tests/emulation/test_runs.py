@@ -66,9 +66,10 @@ def test_a_wrong_key_ends_the_command_with_exit_1(tmp_path: Path) -> None:
     text = find("paper").read_text()
     scenario.write_text(text.replace("[gateways]", '[gateways]\nfault = "wrong-key"'))
     command = [QNTN, "run", scenario, "--arm", "encrypted", "--clock", "virtual", "--probes", "2"]
-    command += ["--no-goodput", "--no-plots", "--out", tmp_path / "run"]
+    command += ["--no-plots", "--out", tmp_path / "run"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
+    assert "no goodput measured: no probe came back" in done.stderr
     assert "hold different keys" in done.stdout
 
 
@@ -93,3 +94,18 @@ def test_a_real_clock_prints_its_noise_floor(tmp_path: Path) -> None:
         command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "300"}
     )
     assert "noise floor (control arm, no waits, planned 561.929 ms)" in done.stdout
+
+
+def test_a_link_that_carries_nothing_one_way_ends_no_run(paper: Scenario, tmp_path: Path) -> None:
+    """Probes come back now and then, TCP never gets anywhere: goodput 0 is a result."""
+    lossy = paper.links.feeder.model_copy(update={"loss_up": 0.7})
+    links = paper.links.model_copy(update={"feeder": lossy})
+    outcome = run(
+        smaller(paper.model_copy(update={"links": links}), 20),
+        tmp_path / "run",
+        "plain",
+        goodput=True,
+    )
+    arm = outcome.summary.arms["plain"]
+    assert 0 < arm.lost < arm.n
+    assert len(arm.goodput) == 3

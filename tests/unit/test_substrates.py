@@ -121,7 +121,7 @@ def job(folder: Path, script: str = "exit 0", clock: Clock = "real", **changes: 
 
 def test_the_command_line_of_a_guest() -> None:
     command = boot_command(Path("/k/linux"), job(Path("/r")), Path("/r/guest/init"), Path("/s"))
-    assert command[0] == "/k/linux"
+    assert command[:4] == ["setpriv", "--pdeathsig", "KILL", "/k/linux"]
     assert {"mem=1024M", "rootfstype=hostfs", "rootflags=/", "ro", "panic=-1"} <= set(command)
     assert {"init=/r/guest/init", "uml_dir=/s", "QNTN_DIR=/r"} <= set(command)
     assert {"con0=null,fd:1", "QNTN_INTERACTIVE=0"} <= set(command)

@@ -84,6 +84,8 @@ def boot_command(
         start = job.start_unix_ns if job.start_unix_ns is not None else time.time_ns()
         clock = ["time-travel=inf-cpu", f"time-travel-start={start}"]
     return [
+        # Should this program be killed outright, the guest goes with it.
+        *("setpriv", "--pdeathsig", "KILL"),
         str(kernel),
         f"mem={job.memory_mb}M",
         *clock,
