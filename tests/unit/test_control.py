@@ -8,7 +8,7 @@ from experiments.control import CONTROL, CONTROL_PROBES, control_of
 from topo.errors import InputError
 from topo.links.delays import waiting
 from topo.planner import build_plan
-from topo.scenario import Arm, Goodput, Link, Links, Scenario, find, load
+from topo.scenario import Arm, Link, Links, Scenario, find, load
 
 SCENARIOS = [load(find(name)) for name in ("paper", "transparent", "regenerative", "leo")]
 on_every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
@@ -66,9 +66,11 @@ def test_its_probes_are_as_long_and_as_patient_as_the_scenarios() -> None:
 
 def test_the_scenario_it_comes_from_stays_as_it_was() -> None:
     paper = load(find("paper"))
+    before = paper.model_dump()
     control_of(paper)
-    assert paper == load(find("paper"))
-    assert paper.iperf == Goodput(tcp_s=6.0, udp_s=3.0, udp_mbps=1.0)
+    assert paper.model_dump() == before
+    assert before["iperf"] is not None
+    assert before["links"]["user"]["up"]
 
 
 def test_its_name_is_taken() -> None:
