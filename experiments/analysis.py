@@ -75,8 +75,11 @@ def _arm(scenario: Scenario, name: str, rtt_ms: Floats, folder: RunFolder) -> Ar
     arm, plan = scenario.arms[name], build_plan(scenario, name)
     goodput = folder.arm(name) / "goodput.json"
     status = json.loads((folder.arm(name) / "samples.status.json").read_text())
+    of_mean, of_jitter = statistics.confidence_intervals(rtt_ms, seed=scenario.seed)
     return Arm(
         **statistics.rtt_statistics(rtt_ms).model_dump(),
+        mean_ci95_ms=of_mean,
+        jitter_ci95_ms=of_jitter,
         published=published.ARMS[arm.published].rtt if arm.published else None,
         predicted=budget.predicted(scenario, plan, arm),
         budget=budget.budget(scenario, plan, arm),

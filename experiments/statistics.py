@@ -140,6 +140,22 @@ def bootstrap_ci(
     return _percentiles(replicates, confidence)
 
 
+def confidence_intervals(
+    rtt_ms: npt.ArrayLike, *, seed: int
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """95 % intervals of the mean RTT and of J of one arm in ms, block bootstraps.
+
+    `rtt_ms` has shape (n,) in sending order, NaN for lost. None where there is nothing to resample.
+    """
+    values = np.asarray(rtt_ms, dtype=np.float64)
+    block = _block_length(values.size)
+    intervals = [
+        bootstrap_ci(series, seed=seed, block_length=block) if np.isfinite(series).any() else None
+        for series in (values, jitter(values))
+    ]
+    return intervals[0], intervals[1]
+
+
 def difference_of_means(a: Moments, b: Moments) -> Overhead:
     """Welch's test of mean b minus mean a, from the moments alone.
 

@@ -117,6 +117,10 @@ class ProbeNoise(Record):
 class Arm(RttStatistics):
     """One arm: its statistics, and beside them what was predicted and what was published."""
 
+    mean_ci95_ms: tuple[float, float] | None = None
+    """95 % confidence interval of the mean RTT, a block bootstrap (RTTs may be autocorrelated)."""
+    jitter_ci95_ms: tuple[float, float] | None = None
+    """The same of J."""
     published: RttFigures | None = None
     predicted: Prediction | None = None
     budget: tuple[DelayTerm, ...] = ()

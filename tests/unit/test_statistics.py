@@ -12,6 +12,7 @@ from experiments import published
 from experiments.statistics import (
     Moments,
     bootstrap_ci,
+    confidence_intervals,
     difference_of_means,
     jitter,
     jitter_test,
@@ -271,3 +272,14 @@ class TestBootstrap:
     def test_nothing_to_resample(self) -> None:
         with pytest.raises(MeasurementError, match="no samples"):
             bootstrap_ci([NAN, NAN], seed=1)
+
+
+def test_confidence_intervals_hold_their_figures_and_say_none_for_nothing() -> None:
+    rtt_ms = np.random.default_rng(3).normal(660.0, 30.0, 400)
+    of_mean, of_jitter = confidence_intervals(rtt_ms, seed=1)
+    assert of_mean is not None and of_jitter is not None
+    assert of_mean[0] < rtt_ms.mean() < of_mean[1]
+    assert of_mean[1] - of_mean[0] == pytest.approx(2 * 1.96 * 30 / 20, rel=0.25)
+    assert of_jitter[0] < np.abs(np.diff(rtt_ms)).mean() < of_jitter[1]
+    assert confidence_intervals([np.nan, 1.0, np.nan], seed=1) == ((1.0, 1.0), None)
+    assert confidence_intervals([np.nan], seed=1) == (None, None)
