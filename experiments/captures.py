@@ -51,9 +51,11 @@ def analyse(
         if not spi:
             continue
         esp_packets += 1
-        good += icv_good in _TRUE
-        bad += icv_bad in _TRUE
-        inner_icmp += icv_good in _TRUE and icmp_type in {ECHO_REPLY, ECHO_REQUEST}
+        # The outermost ESP's: what a wrong key makes of a packet may look like ESP once more, by chance.
+        verified, refused = (flags.split(",")[0] in _TRUE for flags in (icv_good, icv_bad))
+        good += verified
+        bad += refused
+        inner_icmp += verified and icmp_type in {ECHO_REPLY, ECHO_REQUEST}
     return CaptureVerdict(
         esp_packets=esp_packets,
         icv_good=good,

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from scapy.contrib.gtp import GTP_U_Header
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.ipsec import ESP, SecurityAssociation
@@ -80,6 +81,20 @@ def test_a_wrong_key_verifies_nothing(tmp_path: Path) -> None:
     assert (verdict.esp_packets, verdict.icv_good, verdict.icv_bad) == (5, 0, 5)
     assert verdict.inner_icmp == 0
     assert not verdict.sealed
+
+
+def test_garbage_that_looks_like_esp_again_is_one_bad_packet(tmp_path: Path) -> None:
+    """A wrong key decrypts to anything; here to a next header of ESP and something like one."""
+    (packet,) = sealed([request(0)])
+    iv = bytes(8)
+    like_esp = SPI.to_bytes(4, "big") + bytes(44)
+    header = SPI.to_bytes(4, "big") + (1).to_bytes(4, "big")
+    text = AESGCM(KEY).encrypt(SALT + iv, like_esp + bytes((1, 2, 2, 50)), header)
+    packet[ESP].data = iv + text[:-1] + bytes((text[-1] ^ 1,))
+    for field in (packet[UDP], packet[IP]):
+        del field.chksum, field.len
+    verdict = analyse(write(tmp_path / "outer.pcap", [packet]), [record()], PROTECTED)
+    assert (verdict.esp_packets, verdict.icv_good, verdict.icv_bad) == (1, 0, 1)
 
 
 def test_an_sa_missing_from_the_table_is_neither_good_nor_bad(tmp_path: Path) -> None:
