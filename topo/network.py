@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,7 +128,7 @@ class Network:
         _quiet()
         for direction, towards in ((link.up, link.b), (link.down, link.a)):
             name = interface_name(link.waiter, towards)
-            index = _index(ipr, name)
+            index = _index(name)
             switch_off(name)
             netem.apply(ipr, index, direction.netem)
             ipr.link("set", index=index, state="up")
@@ -141,7 +142,7 @@ class Network:
         _quiet()
         _sysctl("net/ipv4/ip_forward", int(host.forwards))
         _sysctl("net/ipv4/conf/all/rp_filter", int(host.checks_sources))
-        ipr.link("set", index=_index(ipr, "lo"), state="up")
+        ipr.link("set", index=_index("lo"), state="up")
         for link in self.plan.links_of(host.name):
             self._configure_interface(ipr, host.name, link)
         for route in self.plan.routes:
@@ -151,7 +152,7 @@ class Network:
 
     def _configure_interface(self, ipr: Any, host: str, link: LinkPlan) -> None:
         name, peer = link.interface(host), link.peer(host)
-        index = _index(ipr, name)
+        index = _index(name)
         switch_off(name)
         if not link.middle:
             netem.apply(ipr, index, (link.up if host == link.a else link.down).netem)
@@ -171,11 +172,12 @@ class Network:
 NUD_PERMANENT = 0x80  # linux/neighbour.h
 
 
-def _index(ipr: Any, name: str) -> int:
-    found = ipr.link_lookup(ifname=name)
-    if not found:
-        raise NetworkError(f"no interface {name} where the plan has one")
-    return int(found[0])
+def _index(name: str) -> int:
+    """The index of an interface of the calling thread's namespace: one system call, where netlink dumps them all."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise NetworkError(f"no interface {name} where the plan has one") from error
 
 
 def _sysctl(key: str, value: int) -> None:
