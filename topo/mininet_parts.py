@@ -1,7 +1,7 @@
 """Mininet's host and link, without a shell per host and without a shell per command.
 
 Mininet starts an interactive bash for every host and configures interfaces by typing into it, about 50 ms a host. Here
-a host is a network namespace held by a thread (`topo.namespaces`), its shell starts when somebody first uses it
+a host is a network namespace held by a descriptor (`topo.namespaces`), its shell starts when somebody first uses it
 (Mininet's prompt, `host.cmd`), and a link is a record of a virtual pair that `topo.network` made over netlink.
 """
 
@@ -20,10 +20,20 @@ from topo.namespaces import Namespace
 class NamespaceHost(Node):  # type: ignore[misc]
     """A Mininet node in a namespace of its own, whose shell starts at its first command."""
 
+    namespace: Namespace
+
     def startShell(self, mnopts: str | None = None) -> None:
         """Make the namespace; called by Mininet where it would start a shell."""
         self.namespace = Namespace(self.name)
-        self.pid = self.namespace.pid
+
+    @property
+    def pid(self) -> int:
+        """The id under which Mininet's `mnexec` enters the host."""
+        return self.namespace.pid
+
+    @pid.setter
+    def pid(self, of_shell: int | None) -> None:
+        """Mininet notes its shell's id here: in our hosts a namespace does not need a shell."""
 
     def cmd(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command in the host's shell, starting it where it does not run yet, and return its output."""
@@ -45,7 +55,6 @@ class NamespaceHost(Node):  # type: ignore[misc]
             super().startShell(mnopts=f"-cda{self.namespace.pid}")
         finally:
             self.inNamespace = True
-            self.pid = self.namespace.pid
 
     def terminate(self) -> None:
         """End the shell, if there is one, and let the namespace go."""

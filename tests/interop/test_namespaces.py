@@ -1,4 +1,4 @@
-"""Network namespaces held by threads, seen with iproute2, nsenter and plain sockets; needs root."""
+"""Network namespaces held by descriptors, seen with iproute2, nsenter and plain sockets; needs root."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ import pytest
 
 from topo import namespaces as module
 from topo.errors import NetworkError
+from topo.links import rtnetlink
 from topo.links.offloads import switch_off
+from topo.links.rtnetlink import Batch
 from topo.namespaces import Namespace, namespaces
 
 pytestmark = [
@@ -85,18 +87,38 @@ def test_it_is_another_one_with_nothing_but_loopback() -> None:
         assert identity() == mine
 
 
-def test_work_is_done_on_its_own_thread_and_returned() -> None:
+def test_work_is_done_on_the_callers_thread_and_returned() -> None:
     with Namespace("worker") as namespace:
-        assert namespace.run(threading.get_native_id) == namespace.pid != os.getpid()
+        assert namespace.run(threading.get_native_id) == threading.get_native_id() != namespace.pid
         assert namespace.run(lambda: [1, 2]) == [1, 2]
 
 
-def test_an_error_inside_is_raised_outside_and_the_thread_lives_on() -> None:
+def test_one_within_the_other() -> None:
+    mine = identity()
+    with namespaces("outer", "inner") as (outer, inner):
+        within, between = outer.run(lambda: (inner.run(identity), identity()))
+        assert (within, between) == (identity(str(inner.pid)), identity(str(outer.pid)))
+        assert identity() == mine
+
+
+def test_it_costs_no_thread_until_somebody_asks_for_its_id() -> None:
+    before = threading.active_count()
+    with Namespace("quiet") as namespace:
+        namespace.run(identity)
+        assert threading.active_count() == before
+        assert namespace.pid == namespace.pid
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+
+
+def test_an_error_inside_is_raised_outside_and_one_is_back_home() -> None:
+    mine = identity()
     with Namespace("worker") as namespace:
         with pytest.raises(ZeroDivisionError):
             namespace.run(lambda: 1 // 0)
         with pytest.raises(SystemExit):
             namespace.run(sys.exit)
+        assert identity() == mine
         assert namespace.run(lambda: "well") == "well"
 
 
@@ -142,7 +164,6 @@ def test_what_is_in_it_goes_with_it() -> None:
         assert interfaces(goes) == ["lo", "b"]
         goes.close()
         until(lambda: interfaces(stays) == ["lo"], "the kernel to take the pair away")
-        assert not Path(f"/proc/self/task/{goes.pid}").exists()
 
 
 def test_the_end_of_a_process_is_the_end_of_its_namespaces() -> None:
@@ -200,7 +221,7 @@ def test_several_are_let_go_when_one_cannot_be_made(monkeypatch: pytest.MonkeyPa
         made[0].run(identity)
 
 
-def test_a_kernel_that_refuses_is_an_error_and_no_thread_stays(
+def test_a_kernel_that_refuses_is_an_error_and_nothing_stays_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Refusing:
@@ -209,12 +230,48 @@ def test_a_kernel_that_refuses_is_an_error_and_no_thread_stays(
             ctypes.set_errno(errno.EPERM)
             return -1
 
+        @staticmethod
+        def setns(_descriptor: int, _flags: int) -> int:
+            return 0
+
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
     monkeypatch.setattr(module, "_libc", Refusing)
     with pytest.raises(
         NetworkError, match="no network namespace for vain: Operation not permitted"
     ):
         Namespace("vain")
-    assert "netns vain" not in {thread.name for thread in threading.enumerate()}
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+# -- requests in batches ---------------------------------------------------------------------------
+
+
+def test_many_requests_in_one_message_across_namespaces() -> None:
+    with namespaces("one", "other") as (one, other), Batch() as batch:
+        for number in range(40):
+            peer = {"ifname": f"b{number}", "net_ns_fd": other.fileno()}
+            batch.ask(
+                "link", "add", kind="veth", ifname=f"a{number}", net_ns_fd=one.fileno(), peer=peer
+            )
+        batch.send()
+        assert sorted(interfaces(one)) == sorted(["lo", *(f"a{n}" for n in range(40))])
+        assert sorted(interfaces(other)) == sorted(["lo", *(f"b{n}" for n in range(40))])
+        batch.send()  # nothing is left to ask for
+        assert "noqueue" not in {qdisc.get_attr("TCA_KIND") for qdisc in one.run(rtnetlink.qdiscs)}
+
+
+def test_a_refusal_names_the_request_and_the_rest_is_done() -> None:
+    with Namespace("alone") as namespace, Batch() as batch:
+        batch.ask("link", "set", index=77, state="up")
+        batch.ask("link", "add", kind="veth", ifname="x", peer={"ifname": "y"})
+        with pytest.raises(
+            NetworkError, match=r"refuses `link set index 77 state up`: No such dev"
+        ):
+            namespace.run(batch.send)
+        assert sorted(interfaces(namespace)) == ["lo", "x", "y"]
+        batch.ask("addr", "add", index=1, address="192.0.2.9", prefixlen=32)
+        namespace.run(batch.send)
+        assert "192.0.2.9/32" in nsenter(namespace, "ip", "address", "show", "lo")
 
 
 # -- offloads --------------------------------------------------------------------------------------

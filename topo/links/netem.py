@@ -10,11 +10,13 @@ third has no frame clock. A delay that varies belongs to a waiting line (`topo.l
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 from topo.errors import NetworkError
+from topo.links.rtnetlink import Batch
 
 MTU_BYTES = 1500
 NS_PER_S = 1_000_000_000
@@ -117,34 +119,35 @@ def _register_complete_plugin() -> None:
     )
 
 
-def apply(ipr: Any, interface_index: int, spec: NetemSpec) -> None:
-    """Put netem on an interface, in place of whatever was there, and check what the kernel took.
-
-    `ipr` is a pyroute2 handle of the interface's namespace. Raises `NetworkError` where the kernel refuses or its
-    read-back differs.
-    """
-    from pyroute2.netlink.exceptions import NetlinkError
-
+def ask(batch: Batch, interface_index: int, spec: NetemSpec) -> None:
+    """Ask for netem on an interface, in place of whatever is there; `compare` tells whether the kernel took it."""
     _register_complete_plugin()
-    try:
-        ipr.tc("replace", "netem", index=interface_index, handle="1:", spec=spec)
-    except NetlinkError as error:
-        raise NetworkError(f"interface {interface_index} refuses {spec}: {error}") from error
-    found = read_back(ipr, interface_index)
-    if found != spec:
-        raise NetworkError(f"interface {interface_index}: asked for {spec}, the kernel has {found}")
+    batch.ask("tc", "replace", "netem", index=interface_index, handle="1:", spec=spec)
 
 
-def read_back(ipr: Any, interface_index: int) -> NetemSpec | None:
-    """What netem the kernel says is on an interface; None where there is none.
+def compare(qdiscs: Iterable[Any], wanted: Mapping[int, NetemSpec]) -> None:
+    """Raise `NetworkError` unless the kernel's queues are the wanted ones, by interface index, to the last attribute.
+
+    `qdiscs` is the kernel's own list, `topo.links.rtnetlink.qdiscs`.
+    """
+    found = read_back(qdiscs)
+    for index, spec in wanted.items():
+        if found.get(index) != spec:
+            raise NetworkError(
+                f"interface {index}: asked for {spec}, the kernel has {found.get(index)}"
+            )
+
+
+def read_back(qdiscs: Iterable[Any]) -> dict[int, NetemSpec]:
+    """What netem the kernel says is on each interface, by interface index.
 
     Raises `NetworkError` where it holds an attribute that this project never sets (jitter, reordering, slots, ...).
     """
-    _register_complete_plugin()
-    for qdisc in ipr.get_qdiscs(interface_index):
-        if qdisc["index"] == interface_index and qdisc.get_attr("TCA_KIND") == "netem":
-            return _spec_of(qdisc.get_attr("TCA_OPTIONS"))
-    return None
+    return {
+        qdisc["index"]: _spec_of(qdisc.get_attr("TCA_OPTIONS"))
+        for qdisc in qdiscs
+        if qdisc.get_attr("TCA_KIND") == "netem"
+    }
 
 
 def _spec_of(options: Any) -> NetemSpec:

@@ -6,8 +6,9 @@ import subprocess
 import time
 
 from topo.errors import NetworkError
-from topo.links.netem import NetemSpec, apply, read_back
+from topo.links.netem import NetemSpec, ask, compare, read_back
 from topo.links.offloads import switch_off
+from topo.links.rtnetlink import Batch, qdiscs
 from topo.namespaces import Namespace
 
 MS = 1_000_000
@@ -25,17 +26,28 @@ def tc(namespace: Namespace, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def apply(spec):
+    """On the interface `a`, as a network does it; inside its namespace."""
+    index = socket.if_nametoindex("a")
+    with Batch() as batch:
+        ask(batch, index, spec)
+        batch.send()
+    compare(qdiscs(), {index: spec})
+
+
+def found():
+    return read_back(qdiscs()).get(socket.if_nametoindex("a"))
+
+
 with Namespace("one") as one, Namespace("other") as other:
     one.with_netlink(
         lambda ipr: ipr.link(
             "add", ifname="a", kind="veth", peer={"ifname": "b", "net_ns_pid": other.pid}
         )
     )
-    index = one.with_netlink(lambda ipr: ipr.link_lookup(ifname="a")[0])
     for spec in SPECS:
-        one.with_netlink(lambda ipr, spec=spec: apply(ipr, index, spec))
-        found = one.with_netlink(lambda ipr: read_back(ipr, index))
-        print("replaced", found == spec, flush=True)
+        one.run(lambda spec=spec: apply(spec))
+        print("replaced", one.run(found) == spec, flush=True)
 
     tc(
         one,
@@ -52,11 +64,11 @@ with Namespace("one") as one, Namespace("other") as other:
         "1mbit",
     )
     try:
-        one.with_netlink(lambda ipr: read_back(ipr, index))
+        one.run(found)
     except NetworkError as error:
         print("foreign", error, flush=True)
-    one.with_netlink(lambda ipr: apply(ipr, index, SPECS[0]))
-    print("cleaned", one.with_netlink(lambda ipr: read_back(ipr, index)) == SPECS[0], flush=True)
+    one.run(lambda: apply(SPECS[0]))
+    print("cleaned", one.run(found) == SPECS[0], flush=True)
 
     # A long fat pipe: 5000 packets a second over 267 ms, in a queue sized from rate and delay, in order.
     long_pipe = NetemSpec(delay_ns=267 * MS, rate_bps=100_000_000)
@@ -69,7 +81,7 @@ with Namespace("one") as one, Namespace("other") as other:
             ipr.link("set", index=at, state="up")
 
         namespace.with_netlink(configure)
-    one.with_netlink(lambda ipr: apply(ipr, index, long_pipe))
+    one.run(lambda: apply(long_pipe))
     sender = one.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     receiver = other.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     receiver.bind(("10.9.0.2", 9))

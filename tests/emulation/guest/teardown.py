@@ -1,5 +1,6 @@
 """Brings a network up and down among things that were there before, and says what is different afterwards."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,8 +27,13 @@ def run(*command: str) -> str:
 
 
 def namespaces() -> set[str]:
-    """Every network namespace that any thread on this machine lives in."""
-    return {str(path.readlink()) for path in Path("/proc").glob("[0-9]*/task/*/ns/net")}
+    """Every network namespace that any thread on this machine lives in, or any process holds open."""
+    found = set()
+    for pattern in ("[0-9]*/task/*/ns/net", "[0-9]*/fd/*"):
+        for path in Path("/proc").glob(pattern):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.add(str(path.readlink()))
+    return {name for name in found if name.startswith("net:[")}
 
 
 def processes() -> set[str]:
