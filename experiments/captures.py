@@ -24,6 +24,7 @@ from topo.errors import FeatureMissing, MeasurementError
 ECHO_REPLY, ECHO_REQUEST = "0", "8"
 _TRUE = {"1", "True"}  # tshark 4.0 and later versions
 _DECRYPT = ("esp.enable_encryption_decode:TRUE", "esp.enable_authentication_check:TRUE")
+_SPI_COLUMN = 3
 _SEALED = (
     "esp.enable_encryption_decode:FALSE",
     "esp.enable_null_encryption_decode_heuristic:FALSE",
@@ -46,15 +47,18 @@ def analyse(
         for source, destination in _fields(capture, ["ip.src", "ip.dst"], _SEALED)
     )
     esp_packets = good = bad = inner_icmp = 0
-    wanted = ["esp.spi", "esp.icv_good", "esp.icv_bad", "icmp.type"]
-    for spi, icv_good, icv_bad, icmp_type in _fields(capture, wanted, _DECRYPT, esp_sa):
-        if not spi:
+    wanted = ["esp.spi", "esp.icv_good", "icmp.type"]
+    table = list(esp_sa)
+    known = {spi for line in table if (spi := _spi(line)) is not None}
+    for spis, icv_good, icmp_type in _fields(capture, wanted, _DECRYPT, table):
+        if not spis:
             continue
         esp_packets += 1
-        # The outermost ESP's: what a wrong key makes of a packet may look like ESP once more, by chance.
-        verified, refused = (flags.split(",")[0] in _TRUE for flags in (icv_good, icv_bad))
+        # The outermost ESP's: what a wrong key makes of a packet may look like ESP once more, by chance. Or like
+        # something else, in whose midst tshark gives up before it says that the packet is bad.
+        spi, verified = int(spis.split(",")[0], 0), icv_good.split(",")[0] in _TRUE
         good += verified
-        bad += refused
+        bad += spi in known and not verified
         inner_icmp += verified and icmp_type in {ECHO_REPLY, ECHO_REQUEST}
     return CaptureVerdict(
         esp_packets=esp_packets,
@@ -63,6 +67,12 @@ def analyse(
         inner_icmp=inner_icmp,
         plaintext_packets=plaintext,
     )
+
+
+def _spi(line: str) -> int | None:
+    """The SPI of a line of Wireshark's table; None where it names none, of which tshark complains."""
+    columns = line.split(",")
+    return int(columns[_SPI_COLUMN].strip('" '), 0) if len(columns) > _SPI_COLUMN else None
 
 
 def rtts_from_capture(capture: Path, identifier: int | None = None) -> dict[int, int | None]:

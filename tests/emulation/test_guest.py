@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,17 +60,22 @@ def test_a_hang_inside_is_ended_from_outside(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs all of these tests as one")
-def test_an_ordinary_user_boots_a_guest(tmp_path: Path) -> None:
+def test_an_ordinary_user_boots_a_guest() -> None:
     """The whole of it as `nobody`: no root, no KVM, no container."""
-    cache = tmp_path / "cache"
+    # Not under pytest's own folder, which every other run of pytest closes to other users.
+    with tempfile.TemporaryDirectory(prefix="qntn-nobody-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        _run_as_nobody(folder)
+
+
+def _run_as_nobody(folder: Path) -> None:
+    cache = folder / "cache"
     kernel = cache / kernel_path().relative_to(cache_dir().parent.parent)
     kernel.parent.mkdir(parents=True)
     shutil.copy(kernel_path(), kernel)
-    out = tmp_path / "out"
+    out = folder / "out"
     out.mkdir()
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.owner() == "root" and not folder.stat().st_mode & 0o1000:  # not the sticky /tmp
-            folder.chmod(folder.stat().st_mode | 0o055)
     shutil.chown(out, "nobody")
     command = [Path(sys.executable).parent / "qntn", "run", "paper", "--arm", "plain"]
     command += ["--clock", "virtual", "--probes", "3", "--no-goodput", "--no-plots"]
