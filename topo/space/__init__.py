@@ -1,1 +1,1 @@
-"""Where things are: slant range, elevation, propagation delay, passes. Pure numpy."""
+"""Where things are and who sees them: geometry and stations (pure numpy), orbits, passes, Sun, Moon and cloud."""

@@ -1,12 +1,13 @@
 """Passes of a satellite over a ground station: elevation and slant range, second by second.
 
 `circular_pass` is the analytic case: a circular orbit over an Earth that does not turn. Passes from
-orbital elements give the same `Pass`.
+orbital elements (`topo.space.contacts`) give the same `Pass`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,10 @@ class Pass:
     elevation_deg: NDArray[np.float64]
     range_km: NDArray[np.float64]
     slot_s: float = 1.0
+    azimuth_deg: NDArray[np.float64] | None = None
+    """From north by east; None where the pass is of no place on Earth."""
+    culmination: datetime | None = None
+    """The instant that `t_s` counts from; None where the pass is of no date."""
 
     @property
     def duration_s(self) -> float:
@@ -51,6 +56,7 @@ class Pass:
             t_s=self.t_s[inside],
             elevation_deg=self.elevation_deg[inside],
             range_km=self.range_km[inside],
+            azimuth_deg=None if self.azimuth_deg is None else self.azimuth_deg[inside],
         )
 
 
