@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from experiments.folder import RunFolder
+from experiments.passes import PassOptions, best_pass
 from experiments.progress import Reporter
+from experiments.qkd_input import FlownPass, circular, of_contact
 from kms.ledger import Ledger
 from kms.ledger_store import Site
 from kms.pki import init_site
 from kms.relay import RelayMessage, encrypt_relay, receive_relay
 from quantum.bb84 import source
-from quantum.bb84.detections import Eavesdropper
+from quantum.bb84.eavesdropper import Eavesdropper
 from quantum.bb84.session import PassKey, run_pass
 from quantum.optics import preset
 from topo.planner import KEY_SITES, build_plan
 from topo.scenario import QuantumPass, Scenario
-from topo.space.passes import circular_pass
+from topo.space.stations import Station
 from topo.substrates import Clock
 
 BLOCK_NUMBER = 1
@@ -63,25 +65,20 @@ def station_name(scenario: Scenario, quantum_pass: QuantumPass) -> str:
     return getattr(scenario.sites, quantum_pass.station).name  # type: ignore[no-any-return]
 
 
-def one_pass(
-    channel: str,
-    orbit: tuple[float, float, float],
-    seed: int,
-    eavesdropper_fraction: float,
-    progress: Progress,
-) -> PassKey:
-    """Simulate one pass of a quantum satellite and distil its key; `NoKeyFromPass` says why there is none.
-
-    `orbit` is (altitude in km, elevation at culmination and elevation mask in degrees).
-    """
-    return run_pass(
-        circular_pass(*orbit),
-        preset(channel),
-        source.PRESETS[channel],
-        seed=seed,
-        eavesdropper=Eavesdropper(eavesdropper_fraction),
-        progress=progress,
+def _flight(scenario: Scenario, quantum_pass: QuantumPass) -> FlownPass:
+    """The pass that the scenario means: found in the satellite's elements, or that of a circular orbit."""
+    keys = scenario.keys
+    if keys.elements is None:
+        assert quantum_pass.culmination_deg is not None
+        return circular(keys.altitude_km, quantum_pass.culmination_deg, keys.mask_deg)
+    site = getattr(scenario.sites, quantum_pass.station)
+    options = PassOptions(
+        tles=(keys.elements,),
+        stations=(Station(site.name, site.latitude_deg, site.longitude_deg, site.altitude_m),),
+        night=quantum_pass.night,
+        mask_deg=keys.mask_deg,
     )
+    return of_contact(best_pass(options))
 
 
 def _distil(
@@ -89,13 +86,17 @@ def _distil(
 ) -> PassKey:
     """The key of one of the scenario's passes. Each has a seed of its own, or both would give the same bits."""
     keys = scenario.keys
-    return one_pass(
-        keys.channel,
-        (keys.altitude_km, quantum_pass.culmination_deg, keys.mask_deg),
-        2 * scenario.seed + int(label == "K2"),
-        keys.eavesdropper_fraction,
-        lambda stage, done: progress(f"{label}: {stage}", done),
+    flown = _flight(scenario, quantum_pass)
+    distilled = run_pass(
+        flown.geometry,
+        preset(keys.channel),
+        source.PRESETS[keys.channel],
+        seed=2 * scenario.seed + int(label == "K2"),
+        eavesdropper=Eavesdropper(**keys.eavesdropper.model_dump()),
+        progress=lambda stage, done: progress(f"{label}: {stage}", done),
     )
+    origin = {"title": flown.title, "origin": dict(flown.origin)}
+    return replace(distilled, report=origin | distilled.report)
 
 
 def issued_at(scenario: Scenario, clock: Clock) -> datetime:

@@ -164,21 +164,3 @@ def print_bringup(found: dict[str, Any]) -> None:
         ratios = ("", "") if ratio is None else (f"{ratio['up_s']:.1f}", f"{ratio['down_s']:.1f}")
         table.add_row(name, f"{times['up_s']:.3f}", f"{times['down_s']:.3f}", *ratios)
     Console().print(table)
-
-
-def print_pass(found: dict[str, Any]) -> None:
-    """Print what one quantum pass yielded."""
-    table = Table(title=f"decoy-state BB84 pass, {found['downlink']}", show_header=False)
-    rows = {
-        "duration, s": f"{found['pass']['duration_s']:.0f}",
-        "loss, dB": f"{found['pass']['min_loss_dB']:.1f} to {found['pass']['max_loss_dB']:.1f}",
-        "pulses": f"{found['pulses']:,}",
-        "detections": f"{found['detections']:,}",
-        "sifted bits": f"{found['sifted_bits']:,}",
-        "QBER": f"{found['qber']:.2%}",
-        "disclosed in error correction, bits": f"{found['leakage_bits']:,} (f = {found['efficiency']:.3f})",
-        "secret bits": f"{found['secret_bits']:,}",
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console().print(table)

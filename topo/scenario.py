@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,6 +48,8 @@ class Site(Model):
     name: str
     latitude_deg: Latitude
     longitude_deg: Longitude
+    altitude_m: Annotated[float, Field(ge=-500, le=9000)] = 0.0
+    """Above the WGS 84 ellipsoid, of a quantum ground station; the geometry of the packets' satellite is a sphere's."""
 
 
 class Sites(Model):
@@ -176,21 +178,32 @@ class QuantumPass(Model):
     """One pass of the quantum satellite over a station."""
 
     station: Literal["user", "core"]
-    culmination_deg: Annotated[float, Field(gt=0, le=90)]
-    """Elevation at culmination."""
-    night: str
-    """The night of the pass, for the report only."""
+    night: Annotated[date, Field(strict=False)]
+    """The night of the pass, noon to noon at the station; the highest pass of it that is dark."""
+    culmination_deg: Annotated[float, Field(gt=0, le=90)] | None = None
+    """Elevation at culmination of a circular orbit, where there are no elements."""
+
+
+class Eavesdropping(Model):
+    """Which shares of the photons which attack meets; together at most 1."""
+
+    intercept_resend_fraction: Probability = 0.0
+    photon_number_splitting_fraction: Probability = 0.0
+    blinding_fraction: Probability = 0.0
 
 
 class Keys(Model):
     """Where the keys come from: two passes of the quantum satellite, joined by the relay K' = K1 xor K2."""
 
     quantum_satellite: str = "Jinan-1"
+    elements: str | None = None
+    """Two-line elements of the satellite: a file, or a shipped one by name (`jinan1-a`). Without them, the passes are
+    those of a circular orbit over an Earth that does not turn."""
     altitude_km: Annotated[float, Field(gt=100, le=50_000)] = 511.0
+    """Of that circular orbit."""
     mask_deg: Annotated[float, Field(ge=0, lt=90)] = 10.0
     channel: Literal["micius2017", "jinan1-clear", "jinan1-typical"] = "jinan1-typical"
-    eavesdropper_fraction: Probability = 0.0
-    """Share of the photons that an intercept-resend eavesdropper measures."""
+    eavesdropper: Eavesdropping = Eavesdropping()
     first: QuantumPass
     second: QuantumPass
     key_size_bits: Annotated[int, Field(ge=128, le=4096, multiple_of=8)] = 256
@@ -202,9 +215,14 @@ class Keys(Model):
                 "first.station and second.station must differ: the relay joins two stations"
             )
         for name, quantum_pass in (("first", self.first), ("second", self.second)):
-            if quantum_pass.culmination_deg <= self.mask_deg:
+            culmination_deg = quantum_pass.culmination_deg
+            if (culmination_deg is None) == (self.elements is None):
                 raise ValueError(
-                    f"{name}.culmination_deg {quantum_pass.culmination_deg:g} must exceed mask_deg {self.mask_deg:g}"
+                    f"{name}.culmination_deg is for a circular orbit, elements are for a real one: give one of them"
+                )
+            if culmination_deg is not None and culmination_deg <= self.mask_deg:
+                raise ValueError(
+                    f"{name}.culmination_deg {culmination_deg:g} must exceed mask_deg {self.mask_deg:g}"
                 )
         return self
 

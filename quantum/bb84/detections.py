@@ -2,42 +2,33 @@
 
 A pass at 625 MHz is 3e11 pulses of which a few million click. The clicks are drawn directly, and
 the result has exactly the law of a pulse-by-pulse simulation: pulses of each intensity per slot are
-multinomial, clicks among them binomial, clicked pulses a uniform subset of the slot, and which of
-them carried which intensity is exchangeable.
+multinomial, clicks of each kind among them multinomial, clicked pulses a uniform subset of the
+slot, and which of them carried which intensity is exchangeable. What the click before does to a
+click (dead time, afterpulses) is acted out on the clicks themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from quantum.bb84.source import Bb84Parameters
-from quantum.optics import Downlink, click_probability, error_probability
+from quantum.bb84.click_law import click_law
+from quantum.bb84.clicks import Bits, DrawnClicks, Indices, draw_clicks, remember
+from quantum.bb84.eavesdropper import NOBODY, Eavesdropper
+from quantum.bb84.source import BASES, Bb84Parameters
+from quantum.detector import Detector, gate_fraction, leaked_fraction
+from quantum.optics import Downlink
 from topo.errors import InputError
 from topo.space.passes import Pass
 
-Bits = NDArray[np.uint8]
-Indices = NDArray[np.int64]
+__all__ = ["Bits", "Detections", "Indices", "ReceiverRecord", "SenderRecord", "simulate"]
 
-
-@dataclass(frozen=True)
-class Eavesdropper:
-    """What an attacker does to the pulses on their way."""
-
-    intercept_resend_fraction: float = 0.0
-    """Share p of pulses measured in a random basis and sent anew: adds p/4 to the QBER."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.intercept_resend_fraction <= 1:
-            raise InputError(
-                f"intercept_resend_fraction {self.intercept_resend_fraction}: must lie in [0, 1]"
-            )
-
-
-NOBODY = Eavesdropper()
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +54,28 @@ class ReceiverRecord:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Both ends' records of a pass, and the tallies that only a simulation can see."""
+    """Both ends' records of a pass, and the tallies that only a simulation can see.
+
+    Tallies are by slot, and by basis and intensity where the shape says so (K intensities). Dead
+    time and afterpulses are in all of them.
+    """
 
     sender: SenderRecord
     receiver: ReceiverRecord
     pulses: Indices
-    """Pulses sent, shape (slots, 3): by slot and intensity."""
+    """Pulses sent, shape (slots, K)."""
     clicks: Indices
-    """Pulses detected, shape (slots, 3)."""
+    """Pulses detected, shape (slots, K)."""
+    sifted: Indices
+    """Of these, in the same basis at both ends; shape (slots, 2, K)."""
+    errors: Indices
+    """Of the sifted, with different bits; shape (slots, 2, K)."""
+    known: Indices
+    """Of the sifted, bits the eavesdropper knows; shape (slots, 2)."""
+    lost: Indices
+    """Clicks that dead time prevented, shape (slots,)."""
+    afterpulses: Indices
+    """Clicks that are afterpulses, shape (slots,)."""
 
 
 def simulate(
@@ -80,72 +85,98 @@ def simulate(
     rng: np.random.Generator,
     *,
     eavesdropper: Eavesdropper = NOBODY,
+    fading: ArrayLike | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Detections:
     """Draw every detection of a pass, in time order, with both ends' bases and bits.
 
-    `progress` hears the share done, slot by slot. Time and memory grow with detections, not pulses.
+    `fading`, shape (slots,), multiplies the mean transmittance of each slot. `progress` hears the
+    share done, slot by slot. Time and memory grow with detections, not pulses. The receiver's basis
+    does not depend on what clicks, as if a switch chose it pulse by pulse, so that background takes
+    the basis bias too (the convention of Lim et al., PRA 89, 022307, 2014). Dead time and
+    afterpulses do not reach over from one slot into the next. Raises `InputError` for fading that
+    does not fit the pass and for gates that overlap.
     """
+    detector = downlink.detector
+    eta = _transmittance(pass_, downlink, fading)
+    leaked = _leaked_clicks(eta, detector, parameters)
+    background = 1 - (1 - downlink.vacuum_yield_at(pass_.elevation_deg)) * np.exp(-leaked)
+    law = click_law(eta, background, downlink.misalignment, parameters, eavesdropper)
     pulses_per_slot = round(parameters.pulse_rate_hz * pass_.slot_s)
-    eta = downlink.transmittance(pass_.range_km, pass_.elevation_deg)[:, np.newaxis]
-    mu = np.array(parameters.intensities)
-    click = click_probability(eta, mu, downlink.vacuum_yield)
-    wrong = error_probability(eta, mu, downlink.vacuum_yield, downlink.misalignment)
-    qber = np.divide(wrong, click, out=np.full_like(click, 0.5), where=click > 0)
-    # Half of what is intercepted is resent in the wrong basis, and is then a coin toss.
-    qber += eavesdropper.intercept_resend_fraction / 2 * (0.5 - qber)
+    pulses = rng.multinomial(pulses_per_slot, parameters.intensity_probabilities, size=len(eta))
+    silent = np.maximum(1 - law.sum(axis=-1, keepdims=True), 0.0)  # rounding may pass 0
+    counts = rng.multinomial(pulses, np.concatenate([law, silent], axis=-1))[..., :-1]
 
-    pulses = rng.multinomial(
-        pulses_per_slot, parameters.intensity_probabilities, size=len(pass_.t_s)
+    shape = (2, len(BASES), len(parameters.intensities))
+    outcomes = np.zeros((len(eta), *shape), np.int64)
+    clicked, known = np.zeros_like(pulses), np.zeros((len(eta), len(BASES)), np.int64)
+    lost, afterpulses = np.zeros(len(eta), np.int64), np.zeros(len(eta), np.int64)
+    found = []
+    blinded_basis = BASES.index(eavesdropper.blinded_basis)
+    for slot, drawn in enumerate(counts):
+        clicks = draw_clicks(rng, parameters, drawn, pulses_per_slot, blinded_basis)
+        if detector.remembers:
+            clicks, after = remember(rng, parameters, detector, clicks, pulses[slot])
+            afterpulses[slot] = np.count_nonzero(after)
+            lost[slot] = drawn.sum() - np.count_nonzero(~after)
+        matched = clicks.matched
+        wrong = clicks.sender_bit ^ clicks.receiver_bit
+        outcome = (wrong * 2 + clicks.receiver_basis) * np.uint8(shape[-1]) + clicks.intensity
+        outcomes[slot] = np.bincount(outcome[matched], minlength=prod(shape)).reshape(shape)
+        clicked[slot] = np.bincount(clicks.intensity, minlength=shape[-1])
+        known[slot] = np.bincount(clicks.receiver_basis[matched & clicks.known], minlength=2)
+        found.append(replace(clicks, gate=slot * pulses_per_slot + clicks.gate))
+        progress((slot + 1) / len(counts))
+
+    sender, receiver = _records(found)
+    return Detections(
+        sender,
+        receiver,
+        pulses,
+        clicked,
+        outcomes.sum(axis=1),
+        outcomes[:, 1],
+        known,
+        lost,
+        afterpulses,
     )
-    clicks = rng.binomial(pulses, click)
 
-    pulse_index, intensity, flip_probability = [], [], []
-    for slot, counts in enumerate(clicks):
-        labels = np.repeat(np.arange(3, dtype=np.uint8), counts)
-        rng.shuffle(labels)
-        intensity.append(labels)
-        flip_probability.append(qber[slot, labels])
-        pulse_index.append(
-            slot * pulses_per_slot + _random_subset(rng, pulses_per_slot, len(labels))
+
+def _transmittance(pass_: Pass, downlink: Downlink, fading: ArrayLike | None) -> FloatArray:
+    """Probability that a photon clicks, shape (slots,)."""
+    mean = downlink.transmittance(pass_.range_km, pass_.elevation_deg)
+    if fading is None:
+        return mean
+    factors = np.asarray(fading, dtype=np.float64)
+    if factors.shape != mean.shape:
+        raise InputError(f"fading: {factors.shape} factors for a pass of {len(mean)} slots")
+    if not (factors >= 0).all():
+        raise InputError("fading: every factor must be 0 or more")
+    return np.minimum(mean * factors, 1.0)
+
+
+def _leaked_clicks(eta: FloatArray, detector: Detector, parameters: Bb84Parameters) -> FloatArray:
+    """Mean clicks in a gate that jitter brought from the pulses beside it, shape (slots,)."""
+    period_s = 1 / parameters.pulse_rate_hz
+    if detector.gate_s > period_s * (1 + 1e-9):
+        raise InputError(
+            f"detector: gate_s {detector.gate_s:g} is longer than the {period_s:g} s from pulse to "
+            "pulse; the gates would overlap"
         )
-        progress((slot + 1) / len(clicks))
-
-    sender, receiver = _draw_bits(
-        rng,
-        parameters.basis_x_probability,
-        np.concatenate(pulse_index),
-        np.concatenate(intensity),
-        np.concatenate(flip_probability),
-    )
-    return Detections(sender, receiver, pulses, clicks)
+    mean_photons = np.dot(parameters.intensities, parameters.intensity_probabilities)
+    share = leaked_fraction(detector, period_s) / gate_fraction(detector)
+    return np.asarray(eta * share * mean_photons)
 
 
-def _draw_bits(
-    rng: np.random.Generator,
-    basis_x_probability: float,
-    pulse_index: Indices,
-    intensity: Bits,
-    flip_probability: NDArray[np.float64],
-) -> tuple[SenderRecord, ReceiverRecord]:
-    """Bases and bits of both ends for the given clicks."""
-    n = len(pulse_index)
-    sender_basis = (rng.random(n) >= basis_x_probability).astype(np.uint8)
-    receiver_basis = (rng.random(n) >= basis_x_probability).astype(np.uint8)
-    sender_bit = rng.integers(0, 2, n, np.uint8)
-    flipped = sender_bit ^ (rng.random(n) < flip_probability)
-    coin = rng.integers(0, 2, n, np.uint8)
-    receiver_bit = np.where(sender_basis == receiver_basis, flipped, coin)
+def _records(found: Sequence[DrawnClicks]) -> tuple[SenderRecord, ReceiverRecord]:
+    """What each end knows of the clicks of all slots. Both hold the same array of indices."""
+
+    def joined(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(clicks, name) for clicks in found])
+
+    index = joined("gate")
+    index.flags.writeable = False
     return (
-        SenderRecord(pulse_index, sender_basis, sender_bit, intensity),
-        ReceiverRecord(pulse_index.copy(), receiver_basis, receiver_bit),
+        SenderRecord(index, joined("sender_basis"), joined("sender_bit"), joined("intensity")),
+        ReceiverRecord(index, joined("receiver_basis"), joined("receiver_bit")),
     )
-
-
-def _random_subset(rng: np.random.Generator, population: int, size: int) -> Indices:
-    """A uniformly random subset of range(population), ascending; quick when size << population."""
-    subset = np.unique(rng.integers(0, population, size))
-    while len(subset) < size:
-        more = rng.integers(0, population, size - len(subset))
-        subset = np.unique(np.concatenate([subset, more]))
-    return subset

@@ -1,8 +1,10 @@
 """How many secret bits a block of raw key holds: decoy-state BB84 with finite statistics.
 
-Lim, Curty, Walenta, Xu, Zbinden, PRA 89, 022307 (2014), two decoys, key from all three intensities.
-Counts are bounded either as there (Hoeffding) or intensity by intensity with the multiplicative
-Chernoff bound of Sidhu et al., npj Quantum Information 8, 18 (2022), which is tighter.
+Two decoys: Lim, Curty, Walenta, Xu, Zbinden, PRA 89, 022307 (2014). One decoy: Rusca, Boaron,
+Gruenenfelder, Martin, Zbinden, APL 112, 171104 (2018). Key from all intensities. Counts are bounded
+either as there (Hoeffding) or intensity by intensity with the multiplicative Chernoff bound of Sidhu
+et al., npj Quantum Information 8, 18 (2022), which is tighter; or not at all, which gives the limit of
+long blocks.
 
 What Lim et al. assume holds here too: phase-randomised pulses of exactly the stated intensities,
 independent of the basis, and attacks within a fixed-length analysis. Later proofs (Wiesemann et
@@ -11,8 +13,10 @@ al., arXiv:2405.16578) find its treatment of acceptance incomplete; no more than
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import exp, factorial, floor, log, log2, sqrt
+from math import factorial, floor, log, log2, sqrt
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,20 +25,17 @@ from quantum.bb84.source import Bb84Parameters, Bound
 
 Counts = NDArray[np.float64]
 
-_ERROR_TERMS = 21
-"""Into how many parts Lim et al. split the secrecy failure probability."""
-
 
 @dataclass(frozen=True, eq=False)
 class BasisCounts:
-    """Sifted detections n_k and errors m_k of one basis, by intensity; shape (3,) each."""
+    """Sifted detections n_k and errors m_k of one basis, by intensity; shape (K,) each."""
 
     detections: Counts
     errors: Counts
 
     @classmethod
     def of(cls, detections: ArrayLike, errors: ArrayLike) -> BasisCounts:
-        """From anything that makes two arrays of three numbers."""
+        """From anything that makes two arrays of K numbers."""
         return cls(np.asarray(detections, np.float64), np.asarray(errors, np.float64))
 
 
@@ -54,6 +55,12 @@ class KeyLength:
     """v_1: upper bound on single-photon errors in the other basis."""
     phase_error: float
     """phi: upper bound on the phase error rate of the raw key's single photons."""
+    private_bits: float
+    """s_0 + s_1 (1 - h(phi)): bits of the raw key that the quantum channel gave nobody else."""
+    leakage_bits: float
+    """What error correction disclosed of them."""
+    fixed_cost_bits: float
+    """What the failure probabilities cost, whatever the block's size."""
 
     @property
     def whole_bits(self) -> int:
@@ -66,9 +73,13 @@ def binary_entropy(p: float) -> float:
     return 0.0 if p in (0, 1) else -p * log2(p) - (1 - p) * log2(1 - p)
 
 
-def fixed_cost_bits(eps_secrecy: float, eps_correctness: float) -> float:
-    """Bits a block pays whatever its size: 6 log2(21/eps_sec) + log2(2/eps_cor)."""
-    return 6 * log2(_ERROR_TERMS / eps_secrecy) + log2(2 / eps_correctness)
+def fixed_cost_bits(eps_secrecy: float, eps_correctness: float, *, decoys: int = 2) -> float:
+    """Bits a block pays whatever its size: 6 log2(21/eps_sec) + log2(2/eps_cor).
+
+    With one decoy 19 takes the place of 21.
+    """
+    terms = _METHODS[decoys].error_terms
+    return 6 * log2(terms / eps_secrecy) + log2(2 / eps_correctness)
 
 
 def secret_key_length(
@@ -76,29 +87,49 @@ def secret_key_length(
 ) -> KeyLength:
     """Secret bits in the raw key of basis `key`, the phase error bounded by basis `test`.
 
-    `leakage_bits` is what error correction disclosed. To key both bases, call twice with the bases
-    exchanged: the failure probabilities then add. Source: Lim et al. (2014), eqs. 1 to 5.
+    `leakage_bits` is what error correction disclosed (before it is known: `quantum.bb84.leakage`).
+    To key both bases, call twice with the bases exchanged: the failure probabilities then add. As
+    many intensities as counts: three are two decoys (Lim et al. 2014, eqs. 1 to 5), two are one decoy
+    (Rusca et al. 2018), which makes use of the errors of `key` too.
     """
-    decoys = _Decoys(parameters)
-    vacuum, single = decoys.events(key.detections)
-    _, test_single = decoys.events(test.detections)
+    decoys = _METHODS[len(parameters.intensities) - 1](parameters)
+    asymptotic = parameters.bound == "asymptotic"
+    vacuum, single = decoys.events(key)
+    _, test_single = decoys.events(test)
     test_errors = decoys.single_photon_errors(test.errors)
     phase_error = 0.5
     if single > 0 and test_single > 0:
         rate = test_errors / test_single
-        phase_error = min(0.5, rate + _gamma(parameters.eps_secrecy, rate, test_single, single))
-    bits = (
-        vacuum
-        + single * (1 - binary_entropy(phase_error))
-        - leakage_bits
-        - fixed_cost_bits(parameters.eps_secrecy, parameters.eps_correctness)
+        if not asymptotic:
+            eps = parameters.eps_secrecy / decoys.error_terms
+            rate += sampling_deviation(eps, rate, test_single, single)
+        phase_error = min(0.5, rate)
+    private_bits = vacuum + single * (1 - binary_entropy(phase_error))
+    cost_bits = (
+        0.0
+        if asymptotic
+        else fixed_cost_bits(
+            parameters.eps_secrecy,
+            parameters.eps_correctness,
+            decoys=len(parameters.intensities) - 1,
+        )
     )
-    return KeyLength(bits, vacuum, single, test_single, test_errors, phase_error)
+    return KeyLength(
+        private_bits - leakage_bits - cost_bits,
+        vacuum,
+        single,
+        test_single,
+        test_errors,
+        phase_error,
+        private_bits,
+        leakage_bits,
+        cost_bits,
+    )
 
 
 def hoeffding(counts: Counts, eps: float) -> tuple[Counts, Counts]:
     """How far below and above its mean each count may lie: sqrt(n/2 ln 1/eps), n the total."""
-    delta = np.full(3, sqrt(counts.sum() / 2 * log(1 / eps)))
+    delta = np.full(len(counts), _hoeffding_deviation(counts.sum(), eps))
     return delta, delta
 
 
@@ -110,16 +141,43 @@ def chernoff(counts: Counts, eps: float) -> tuple[Counts, Counts]:
     return below, above
 
 
-_BOUNDS = {"hoeffding": hoeffding, "chernoff": chernoff}
+def asymptotic(counts: Counts, eps: float) -> tuple[Counts, Counts]:
+    """No deviation: counts are their means, as in blocks without end."""
+    none = np.zeros(len(counts))
+    return none, none
 
 
-class _Decoys:
+def sampling_deviation(eps: float, rate: float, test: float, key: float) -> float:
+    """By how much the error rate of `key` events may exceed that of `test` events, save with eps.
+
+    Random sampling without replacement; gamma of Lim et al. (2014) with eps = eps_sec / 21, whose
+    first logarithm is natural and whose second is to base 2. 1/2, and so no key, where the formula has
+    no value.
+    """
+    if not 0 < rate < 1:
+        return 0.5
+    size = test * key * (1 - rate) * rate
+    inside = (test + key) / size / eps**2
+    return sqrt((test + key) * (1 - rate) * rate / (test * key * log(2)) * max(0.0, log2(inside)))
+
+
+def _hoeffding_deviation(total: float, eps: float) -> float:
+    return sqrt(total / 2 * log(1 / eps))
+
+
+_BOUNDS = {"hoeffding": hoeffding, "chernoff": chernoff, "asymptotic": asymptotic}
+
+
+class _Decoys(ABC):
     """Decoy-state bounds for one set of intensities."""
+
+    error_terms: ClassVar[int]
+    """Into how many parts the secrecy failure probability is split."""
 
     def __init__(self, parameters: Bb84Parameters) -> None:
         self._mu = np.array(parameters.intensities)
         self._p = np.array(parameters.intensity_probabilities)
-        self._eps = parameters.eps_secrecy / _ERROR_TERMS
+        self._eps = parameters.eps_secrecy / self.error_terms
         self._bound: Bound = parameters.bound
 
     def tau(self, photons: int) -> float:
@@ -133,69 +191,50 @@ class _Decoys:
         scale = np.exp(self._mu) / self._p
         return scale * (counts - below), scale * (counts + above)
 
-    def events(self, detections: Counts) -> tuple[float, float]:
+    @abstractmethod
+    def events(self, basis: BasisCounts) -> tuple[float, float]:
         """Lower bounds on vacuum and single-photon events among the detections, at least 0."""
+
+    def single_photon_errors(self, errors: Counts) -> float:
+        """Upper bound on errors of single photons; never more than there are errors at all."""
+        bright, weak = len(self._mu) - 2, len(self._mu) - 1
+        low, high = self.bounds(errors)
+        bound = self.tau(1) * (high[bright] - low[weak]) / (self._mu[bright] - self._mu[weak])
+        return float(np.clip(bound, 0.0, errors.sum()))
+
+
+class _TwoDecoys(_Decoys):
+    """Lim et al. (2014), eqs. 2 to 4."""
+
+    error_terms = 21
+
+    def events(self, basis: BasisCounts) -> tuple[float, float]:
         mu1, mu2, mu3 = self._mu
-        low, high = self.bounds(detections)
+        low, high = self.bounds(basis.detections)
         vacuum = max(0.0, self.tau(0) * (mu2 * low[2] - mu3 * high[1]) / (mu2 - mu3))
         multi = (mu2**2 - mu3**2) / mu1**2 * (high[0] - vacuum / self.tau(0))
         single = self.tau(1) * mu1 * (low[1] - high[2] - multi)
         single /= mu1 * (mu2 - mu3) - mu2**2 + mu3**2
         return float(vacuum), max(0.0, float(single))
 
-    def single_photon_errors(self, errors: Counts) -> float:
-        """Upper bound on errors of single photons; never more than there are errors at all."""
-        _, mu2, mu3 = self._mu
-        low, high = self.bounds(errors)
-        bound = self.tau(1) * (high[1] - low[2]) / (mu2 - mu3)
-        return float(np.clip(bound, 0.0, errors.sum()))
+
+class _OneDecoy(_Decoys):
+    """Rusca et al. (2018), eqs. A17 to A22: half the vacuum's clicks are errors, which bounds them."""
+
+    error_terms = 19
+
+    def events(self, basis: BasisCounts) -> tuple[float, float]:
+        mu1, mu2 = self._mu
+        total = float(basis.detections.sum())
+        low, high = self.bounds(basis.detections)
+        _, errors = self.bounds(basis.errors)
+        spread = 0.0 if self._bound == "asymptotic" else _hoeffding_deviation(total, self._eps)
+        most_vacuum = min(2 * (self.tau(0) * float(errors.min()) + spread), total)
+        vacuum = max(0.0, self.tau(0) * (mu1 * low[1] - mu2 * high[0]) / (mu1 - mu2))
+        multi = mu2**2 / mu1**2 * high[0] + (1 - mu2**2 / mu1**2) * most_vacuum / self.tau(0)
+        single = self.tau(1) * mu1 * (low[1] - multi) / (mu2 * (mu1 - mu2))
+        return float(vacuum), max(0.0, float(single))
 
 
-def _gamma(eps: float, rate: float, test: float, key: float) -> float:
-    """By how much the key's phase error may exceed the test's error rate (random sampling)."""
-    if not 0 < rate < 1:
-        return 0.5  # the formula has no value there: no key
-    size = test * key * (1 - rate) * rate
-    inside = (test + key) / size * _ERROR_TERMS**2 / eps**2
-    return sqrt((test + key) * (1 - rate) * rate / (test * key * log(2)) * log2(inside))
-
-
-@dataclass(frozen=True)
-class Asymptotic:
-    """What infinitely many pulses would give (Ma, Qi, Zhao, Lo, PRA 72, 012326, 2005)."""
-
-    single_photon_yield: float
-    """Y1, lower bound."""
-    single_photon_error: float
-    """e1, upper bound."""
-    bits_per_signal_pulse: float
-
-
-def asymptotic_rate(
-    signal: tuple[float, float, float],
-    decoy: tuple[float, float, float],
-    vacuum_gain: float,
-    efficiency: float = 1.16,
-    sifting: float = 0.5,
-) -> Asymptotic:
-    """Key rate of vacuum + weak decoy BB84; `signal` and `decoy` are (mean photons, gain, QBER).
-
-    R = q (-Q_mu f h(E_mu) + Q_1 (1 - h(e_1))), with the bounds of Ma et al. on Q_1 and e_1.
-    """
-    mu, gain, qber = signal
-    nu, decoy_gain, decoy_qber = decoy
-    single = (
-        mu
-        / (mu * nu - nu**2)
-        * (
-            decoy_gain * exp(nu)
-            - gain * exp(mu) * nu**2 / mu**2
-            - (mu**2 - nu**2) / mu**2 * vacuum_gain
-        )
-    )
-    error = (decoy_qber * decoy_gain * exp(nu) - vacuum_gain / 2) / (single * nu)
-    single_gain = mu * exp(-mu) * single
-    rate = sifting * (
-        -gain * efficiency * binary_entropy(qber) + single_gain * (1 - binary_entropy(error))
-    )
-    return Asymptotic(single, error, rate)
+_METHODS: dict[int, type[_Decoys]] = {1: _OneDecoy, 2: _TwoDecoys}
+"""By the number of decoys."""

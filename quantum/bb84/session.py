@@ -8,31 +8,27 @@ experiment need two seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from time import perf_counter
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from quantum.bb84 import amplification, cascade, sifting, verification
+from quantum.bb84 import authentication
+from quantum.bb84.authentication import BlockKeys, forgery_probability
+from quantum.bb84.block import CorrectedBasis
+from quantum.bb84.cascade import Variant
 from quantum.bb84.classical import ClassicalChannel
-from quantum.bb84.detections import NOBODY, Bits, Detections, Eavesdropper, Indices, simulate
-from quantum.bb84.finite_key import (
-    BasisCounts,
-    KeyLength,
-    binary_entropy,
-    secret_key_length,
-)
-from quantum.bb84.sifting import RawKey
+from quantum.bb84.detections import Bits, Detections, simulate
+from quantum.bb84.eavesdropper import NOBODY, Eavesdropper
+from quantum.bb84.finite_key import KeyLength
+from quantum.bb84.receiver import Receiver
+from quantum.bb84.sender import Sender
 from quantum.bb84.source import BASES, Bb84Parameters
+from quantum.bb84.stages import Progress, Stages, silent
 from quantum.optics import Downlink
 from topo.errors import NoKeyFromPass, ProtocolError
 from topo.space.passes import Pass
-
-Progress = Callable[[str, float], None]
-"""(stage, share of it done in [0, 1])."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +43,6 @@ class PassKey:
     """JSON-able; all but `stages_s` repeats with the seed."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Corrected:
-    """One basis after verified error correction."""
-
-    alice: Bits
-    bob: Bits
-    counts: BasisCounts
-    leakage_bits: int
-    round_trips: int
-
-    @property
-    def qber(self) -> float:
-        return float(self.counts.errors.sum() / self.counts.detections.sum())
-
-    @property
-    def efficiency(self) -> float:
-        """f: leakage over the Shannon limit n h(QBER)."""
-        limit = len(self.bob) * binary_entropy(self.qber)
-        return self.leakage_bits / limit if limit else float("inf")
-
-
 def run_pass(
     pass_: Pass,
     downlink: Downlink,
@@ -76,208 +51,179 @@ def run_pass(
     seed: int,
     window_s: tuple[float, float] | None = None,
     eavesdropper: Eavesdropper = NOBODY,
+    fading: ArrayLike | None = None,
     classical: ClassicalChannel | None = None,
-    progress: Progress = lambda stage, done: None,
+    authentication_key: bytes | None = None,
+    cascade: Variant = "original",
+    progress: Progress = silent,
 ) -> PassKey:
     """Simulate decoy-state BB84 over a pass and distil its secret key, the same at both ends.
 
-    `window_s` keeps the part of the pass between two times from culmination. Raises
-    `NoKeyFromPass`, saying why, when there are no detections, too many errors, ends that disagree,
-    or fewer than 8 secret bits; `InputError` for a window outside the pass.
+    `window_s` keeps the part of the pass between two times from culmination; `fading` multiplies
+    the transmittance of each slot. `authentication_key` is 64 bytes that both ends share and use for
+    nothing else; by default the seed stands in for a pre-shared start key. `cascade` "efficient" makes
+    more key of more round trips. Raises `NoKeyFromPass`,
+    saying why, when there are no detections, too many errors, ends that disagree, messages changed
+    on their way, or fewer than 8 secret bits; `InputError` for a window outside the pass.
     """
     if window_s is not None:
         pass_ = pass_.window(*window_s)
-    session = _Session(
-        parameters, classical or ClassicalChannel(), progress, np.random.default_rng(seed)
+    stages = Stages(progress)
+    with stages.stage("detections"):
+        detections = simulate(
+            pass_,
+            downlink,
+            parameters,
+            np.random.default_rng(seed),
+            eavesdropper=eavesdropper,
+            fading=fading,
+            progress=lambda done: progress("detections", done),
+        )
+    made = distil(
+        detections,
+        parameters,
+        seed=seed,
+        classical=classical,
+        authentication_key=authentication_key,
+        cascade=cascade,
+        stages=stages,
     )
+    report = {
+        "downlink": downlink.name,
+        "seed": seed,
+        "pass": _pass_report(pass_, downlink),
+        "parameters": asdict(parameters),
+        "eavesdropper": asdict(eavesdropper),
+        **made.report,
+    }
+    return PassKey(made.key_alice, made.key_bob, report)
+
+
+def distil(
+    detections: Detections,
+    parameters: Bb84Parameters,
+    *,
+    seed: int,
+    classical: ClassicalChannel | None = None,
+    authentication_key: bytes | None = None,
+    cascade: Variant = "original",
+    stages: Stages | None = None,
+) -> PassKey:
+    """The secret key in the records of a pass: all that follows once the photons are gone.
+
+    Raises `NoKeyFromPass` as `run_pass` does.
+    """
+    channel, stages = classical or ClassicalChannel(), stages or Stages()
+    own_rng = np.random.default_rng([seed, 1])
+    start_key = own_rng.bytes(authentication.BLOCK_KEY_BYTES)
+    keys = BlockKeys.of(start_key if authentication_key is None else authentication_key)
+    sender = Sender(detections.sender, parameters, keys, own_rng)
+
+    def request(frame: bytes) -> bytes:
+        return channel.carry(sender.handle(channel.carry(frame)))
+
+    receiver = Receiver(detections.receiver, parameters, keys, request, stages, cascade=cascade)
     try:
-        return session.run(pass_, downlink, eavesdropper, seed)
+        receiver.agree()
+        with stages.stage("privacy amplification"):
+            key_alice, key_bob = _packed(sender.key()), _packed(receiver.key())
     except ProtocolError as error:
         raise NoKeyFromPass(f"no key: {error}") from error
-
-
-@dataclass
-class _Session:
-    """The run of one pass."""
-
-    parameters: Bb84Parameters
-    classical: ClassicalChannel
-    progress: Progress
-    rng: np.random.Generator
-    stages_s: dict[str, float] = field(default_factory=dict)
-
-    def run(
-        self, pass_: Pass, downlink: Downlink, eavesdropper: Eavesdropper, seed: int
-    ) -> PassKey:
-        with self._stage("detections"):
-            detections = simulate(
-                pass_,
-                downlink,
-                self.parameters,
-                self.rng,
-                eavesdropper=eavesdropper,
-                progress=lambda done: self.progress("detections", done),
+    if key_alice != key_bob:
+        # Only a simulator sees both; real ends rely on verification and authentication for this.
+        raise NoKeyFromPass("no key: the ends differ after privacy amplification")
+    secret_bits = 8 * len(key_bob)
+    report = {
+        **_counts_report(detections, receiver.corrected),
+        "bases": {
+            basis: _basis_report(
+                receiver.corrected[basis], receiver.lengths[basis], receiver.round_trips[basis]
             )
-        with self._stage("sifting"):
-            alice, bob = self._sift(detections)
-        with self._stage("error correction"):
-            corrected = {basis: self._correct(basis, alice[basis], bob[basis]) for basis in BASES}
-        with self._stage("key length"):
-            lengths = self._key_lengths(corrected)
-        with self._stage("privacy amplification"):
-            keys = [
-                self._amplify(corrected[basis], lengths[basis].whole_bits)
-                for basis in BASES
-                if lengths[basis].whole_bits > 0
-            ]
-        key_alice, key_bob = (_packed(half) for half in zip(*keys, strict=True))
-        if key_alice != key_bob:
-            # Only a simulator sees both; real ends rely on an authenticated channel for this.
-            raise NoKeyFromPass("no key: the ends differ after privacy amplification")
-        report = {
-            "downlink": downlink.name,
-            "seed": seed,
-            "pass": _pass_report(pass_, downlink),
-            "parameters": asdict(self.parameters),
-            "eavesdropper": asdict(eavesdropper),
-            **self._counts_report(detections, corrected),
-            "bases": {basis: _basis_report(corrected[basis], lengths[basis]) for basis in BASES},
-            "secret_bits": 8 * len(key_alice),
-            "failure_probability": 2
-            * (self.parameters.eps_secrecy + self.parameters.eps_correctness),
-            "classical": {kind: asdict(sent) for kind, sent in self.classical.traffic.items()},
-            "stages_s": self.stages_s,
-        }
-        return PassKey(key_alice, key_bob, report)
-
-    def _sift(self, detections: Detections) -> tuple[dict[str, RawKey], dict[str, RawKey]]:
-        """Both ends' raw keys by basis: the sender's, then the receiver's."""
-        announced = sifting.announce(detections.receiver)
-        heard = self.classical.send("clicks and bases", announced, announced.size_bits)
-        reply = sifting.reply(detections.sender, heard)
-        answer = self.classical.send("kept and intensities", reply, reply.size_bits)
-        alice = sifting.raw_keys(detections.sender, reply)
-        bob = sifting.raw_keys(detections.receiver, answer)
-        for basis in BASES:
-            if not len(bob[basis].bits):
-                raise NoKeyFromPass(f"no key: nothing was sifted in basis {basis}")
-        return alice, bob
-
-    def _correct(self, basis: str, alice: RawKey, bob: RawKey) -> _Corrected:
-        """Error correction and verification of one basis, from both ends."""
-        self.progress(f"error correction {basis}", 0.0)
-        n, limit = len(bob.bits), self.parameters.max_qber
-        shuffle_seed = int(self.rng.integers(2**63))
-        sender = cascade.Sender(alice.bits, shuffle_seed)
-
-        def ask(number: int, positions: Indices) -> Bits:
-            question = self.classical.send(
-                "parity questions", positions, len(positions) * n.bit_length()
-            )
-            answer = sender.answer(number, question)
-            return self.classical.send("parity answers", answer, len(answer))
-
-        receiver = cascade.Corrector(
-            bob.bits, self.classical.send("shuffle seed", shuffle_seed, 63), ask
-        )
-        estimate = receiver.estimate_qber()
-        if estimate > limit:
-            raise NoKeyFromPass(
-                f"no key: QBER in basis {basis} about {estimate:.1%}, limit {limit:.1%}"
-            )
-        receiver.correct(estimate)
-        self.progress(f"error correction {basis}", 0.9)
-
-        # The hash key is drawn only now that both strings are fixed.
-        key = verification.HashKey.draw(self.rng)
-        tag_bits = verification.tag_bits(self.parameters.eps_correctness)
-        sent_key, sent_tag = self.classical.send(
-            "verification key and tag",
-            (key, verification.tag(alice.bits, key, tag_bits)),
-            key.size_bits + tag_bits,
-        )
-        if verification.tag(receiver.bits, sent_key, tag_bits) != sent_tag:
-            raise NoKeyFromPass(f"no key: verification of basis {basis} failed, the ends differ")
-
-        # What was corrected is what was wrong: exact error counts without giving up a bit.
-        errors = np.bincount(bob.intensity[receiver.corrected], minlength=3)
-        corrected = _Corrected(
-            alice.bits,
-            receiver.bits,
-            BasisCounts.of(bob.counts, errors),
-            sender.disclosed_bits,
-            receiver.round_trips,
-        )
-        if corrected.qber > limit:
-            raise NoKeyFromPass(
-                f"no key: QBER in basis {basis} is {corrected.qber:.1%}, limit {limit:.1%}"
-            )
-        self.progress(f"error correction {basis}", 1.0)
-        return corrected
-
-    def _key_lengths(self, corrected: dict[str, _Corrected]) -> dict[str, KeyLength]:
-        """The receiver's key lengths by basis, each basis being the test of the other."""
-        x, z = BASES
-        lengths = {
-            key: secret_key_length(
-                corrected[key].counts,
-                corrected[test].counts,
-                self.parameters,
-                corrected[key].leakage_bits,
-            )
-            for key, test in ((x, z), (z, x))
-        }
-        if sum(length.whole_bits for length in lengths.values()) < 8:
-            why = "; ".join(
-                f"{basis}: {len(corrected[basis].bob)} sifted bits, "
-                f"QBER {corrected[basis].qber:.1%}, "
-                f"phase error up to {length.phase_error:.1%}, length {length.bits:.0f}"
-                for basis, length in lengths.items()
-            )
-            raise NoKeyFromPass(f"no key: the block holds no secret bits ({why})")
-        return lengths
-
-    def _amplify(self, corrected: _Corrected, length: int) -> tuple[Bits, Bits]:
-        """Secret bits of one basis, at the sender and at the receiver."""
-        heard_length = self.classical.send("key length", length, 32)
-        size = amplification.seed_bits(len(corrected.alice), heard_length)
-        seed = self.rng.integers(0, 2, size, np.uint8)
-        heard_seed = self.classical.send("Toeplitz seed", seed, size)
-        alice = amplification.toeplitz_hash(corrected.alice, seed, heard_length)
-        return alice, amplification.toeplitz_hash(corrected.bob, heard_seed, length)
-
-    def _counts_report(
-        self, detections: Detections, corrected: dict[str, _Corrected]
-    ) -> dict[str, Any]:
-        """The report's totals over both bases."""
-        detected = np.sum([c.counts.detections for c in corrected.values()], axis=0)
-        errors = np.sum([c.counts.errors for c in corrected.values()], axis=0)
-        leakage = sum(c.leakage_bits for c in corrected.values())
-        limit = sum(len(c.bob) * binary_entropy(c.qber) for c in corrected.values())
-        return {
-            "pulses": int(detections.pulses.sum()),
-            "detections": int(detections.clicks.sum()),
-            "sifted_bits": int(detected.sum()),
-            "sifted_signal_bits": int(detected[0]),
-            "qber": float(errors.sum() / detected.sum()),
-            "qber_signal": float(errors[0] / detected[0]),
-            "leakage_bits": leakage,
-            "efficiency": leakage / limit,
-        }
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        self.progress(name, 0.0)
-        start = perf_counter()
-        yield
-        self.stages_s[name] = perf_counter() - start
-        self.progress(name, 1.0)
+            for basis in BASES
+        },
+        "secret_bits": secret_bits,
+        **_security_report(parameters, receiver.transcript.size_bytes, secret_bits),
+        "classical": channel.report(),
+        "classical_totals": channel.totals(),
+        "stages_s": stages.times_s,
+    }
+    return PassKey(key_alice, key_bob, report)
 
 
-def _packed(halves: tuple[Bits, ...]) -> bytes:
-    """The bases' bits one after the other, cut to whole bytes."""
-    bits = np.concatenate(halves)
+def _packed(bits: Bits) -> bytes:
+    """Cut to whole bytes."""
     return np.packbits(bits[: len(bits) // 8 * 8]).tobytes()
+
+
+def _counts_report(detections: Detections, corrected: dict[str, CorrectedBasis]) -> dict[str, Any]:
+    """Totals over both bases."""
+    detected = np.sum([c.counts.detections for c in corrected.values()], axis=0)
+    errors = np.sum([c.counts.errors for c in corrected.values()], axis=0)
+    leakage = sum(c.leakage_bits for c in corrected.values())
+    limit_bits = sum(c.shannon_limit_bits for c in corrected.values())
+    return {
+        "pulses": int(detections.pulses.sum()),
+        "detections": int(detections.clicks.sum()),
+        "sifted_bits": int(detected.sum()),
+        "sifted_signal_bits": int(detected[0]),
+        "qber": float(errors.sum() / detected.sum()),
+        "qber_signal": float(errors[0] / detected[0]),
+        "leakage_bits": leakage,
+        "efficiency": _efficiency(leakage, limit_bits),
+    }
+
+
+def _efficiency(leakage_bits: int, limit_bits: float) -> float | None:
+    """f: leakage over Shannon's limit; None where there were no errors, and JSON has no infinity."""
+    return leakage_bits / limit_bits if limit_bits else None
+
+
+def _basis_report(corrected: CorrectedBasis, length: KeyLength, round_trips: int) -> dict[str, Any]:
+    """Where the bits of one basis went.
+
+    Of those sifted `private_bits` are nobody else's; less what error correction disclosed and the
+    fixed cost, they are the secret bits.
+    """
+    return {
+        "sifted_bits": len(corrected.bits),
+        "detections_by_intensity": corrected.counts.detections.astype(int).tolist(),
+        "errors_by_intensity": corrected.counts.errors.astype(int).tolist(),
+        "qber": corrected.qber,
+        "leakage_bits": corrected.leakage_bits,
+        "efficiency": _efficiency(corrected.leakage_bits, corrected.shannon_limit_bits),
+        "round_trips": round_trips,
+        "vacuum_events": length.vacuum_events,
+        "single_photon_events": length.single_photon_events,
+        "phase_error_bound": length.phase_error,
+        "private_bits": length.private_bits,
+        "fixed_cost_bits": length.fixed_cost_bits,
+        "secret_bits": length.whole_bits,
+    }
+
+
+def _security_report(
+    parameters: Bb84Parameters, transcript_bytes: int, secret_bits: int
+) -> dict[str, Any]:
+    """Failure probabilities, which add up over the bases, and the key that authentication used up."""
+    forgery = 2 * forgery_probability(transcript_bytes)
+    secrecy = len(BASES) * parameters.eps_secrecy
+    correctness = len(BASES) * parameters.eps_correctness
+    used_bits = 8 * authentication.BLOCK_KEY_BYTES
+    return {
+        "authentication": {
+            "tags": 2,
+            "tag_bits": authentication.TAG_BITS,
+            "transcript_bytes": transcript_bytes,
+            "key_bits": used_bits,
+        },
+        "net_secret_bits": secret_bits - used_bits,
+        "failure_probability": secrecy + correctness + forgery,
+        "failure_probabilities": {
+            "secrecy": secrecy,
+            "correctness": correctness,
+            "authentication": forgery,
+        },
+    }
 
 
 def _pass_report(pass_: Pass, downlink: Downlink) -> dict[str, float]:
@@ -288,20 +234,4 @@ def _pass_report(pass_: Pass, downlink: Downlink) -> dict[str, float]:
         "min_range_km": float(pass_.range_km.min()),
         "min_loss_dB": float(loss_dB.min()),
         "max_loss_dB": float(loss_dB.max()),
-    }
-
-
-def _basis_report(corrected: _Corrected, length: KeyLength) -> dict[str, Any]:
-    return {
-        "sifted_bits": len(corrected.bob),
-        "detections_by_intensity": corrected.counts.detections.astype(int).tolist(),
-        "errors_by_intensity": corrected.counts.errors.astype(int).tolist(),
-        "qber": corrected.qber,
-        "leakage_bits": corrected.leakage_bits,
-        "efficiency": corrected.efficiency,
-        "round_trips": corrected.round_trips,
-        "vacuum_events": length.vacuum_events,
-        "single_photon_events": length.single_photon_events,
-        "phase_error_bound": length.phase_error,
-        "secret_bits": length.whole_bits,
     }

@@ -9,39 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from quantum.bb84.detections import Bits, Indices, ReceiverRecord, SenderRecord
+from quantum.bb84.detections import Bits, ReceiverRecord, SenderRecord
+from quantum.bb84.messages import Clicks, Kept
 from quantum.bb84.source import BASES
-from topo.errors import ProtocolError
-
-
-@dataclass(frozen=True, eq=False)
-class ClickAnnouncement:
-    """Receiver to sender: clicked pulses and measured bases, shape (detections,) each."""
-
-    pulse_index: Indices
-    basis: Bits
-
-    @property
-    def size_bits(self) -> int:
-        """Length on the wire: gaps between clicks Rice-coded, one bit a basis."""
-        return _rice_coded_bits(np.diff(self.pulse_index, prepend=-1) - 1) + len(self.basis)
-
-
-@dataclass(frozen=True, eq=False)
-class SiftReply:
-    """Sender to receiver: which clicks are kept, and the intensities of these."""
-
-    kept: NDArray[np.bool_]
-    """Shape (detections,)."""
-    intensity: Bits
-    """Shape (kept,)."""
-
-    @property
-    def size_bits(self) -> int:
-        """Length on the wire: one bit a click, two bits a kept click."""
-        return len(self.kept) + 2 * len(self.intensity)
+from topo.errors import NoKeyFromPass, ProtocolError
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,45 +23,40 @@ class RawKey:
     bits: Bits
     intensity: Bits
 
-    @property
-    def counts(self) -> Indices:
-        """n_k: bits by intensity, shape (3,)."""
-        return np.bincount(self.intensity, minlength=3)
 
-
-def announce(record: ReceiverRecord) -> ClickAnnouncement:
+def announce(record: ReceiverRecord) -> Clicks:
     """What the receiver says of its clicks."""
-    return ClickAnnouncement(record.pulse_index, record.basis)
+    return Clicks(record.pulse_index, record.basis)
 
 
-def reply(record: SenderRecord, said: ClickAnnouncement) -> SiftReply:
-    """What the sender answers. Raises `ProtocolError` when told of pulses it has no record of."""
+def reply(record: SenderRecord, said: Clicks, shuffle_seeds: tuple[int, ...]) -> Kept:
+    """What the sender answers. Raises `ProtocolError` when told of pulses it has no record of.
+
+    (A simulated sender keeps a record of the pulses that clicked only.)
+    """
     if not np.array_equal(record.pulse_index, said.pulse_index):
         raise ProtocolError("sifting: the receiver announced clicks on pulses that were not sent")
     kept = record.basis == said.basis
-    return SiftReply(kept, record.intensity[kept])
+    return Kept(kept, record.intensity[kept], shuffle_seeds)
 
 
-def raw_keys(record: SenderRecord | ReceiverRecord, said: SiftReply) -> dict[str, RawKey]:
+def raw_keys(
+    record: SenderRecord | ReceiverRecord, said: Kept, intensities: int
+) -> dict[str, RawKey]:
     """One end's raw key in each basis, by basis name, after the sender's reply.
 
-    Raises `ProtocolError` for a reply that does not fit the record.
+    Raises `ProtocolError` for a reply that does not fit the record, `NoKeyFromPass` when a basis has
+    no bits.
     """
-    if len(said.kept) != len(record.bit) or len(said.intensity) != np.count_nonzero(said.kept):
+    if len(said.kept) != len(record.bit):
         raise ProtocolError("sifting: the sender's reply does not fit the clicks announced")
-    if len(said.intensity) and said.intensity.max() > 2:
-        raise ProtocolError("sifting: the sender's reply names an intensity that does not exist")
+    if len(said.intensity) and said.intensity.max() >= intensities:
+        raise ProtocolError("sifting: a click was sent at an intensity that does not exist")
     basis, bit = record.basis[said.kept], record.bit[said.kept]
-    return {
-        name: RawKey(bit[basis == index], said.intensity[basis == index])
-        for index, name in enumerate(BASES)
-    }
-
-
-def _rice_coded_bits(gaps: Indices) -> int:
-    """Length of a Rice code of non-negative integers, its parameter fitted to their mean."""
-    if len(gaps) == 0:
-        return 0
-    # For geometric gaps the best parameter is near log2(mean ln 2).
-    parameter = max(0, round(float(np.log2(max(gaps.mean() * np.log(2), 1)))))
-    return int((gaps >> parameter).sum()) + len(gaps) * (1 + parameter)
+    keys = {}
+    for index, name in enumerate(BASES):
+        mine = basis == index
+        keys[name] = RawKey(bit[mine], said.intensity[mine])
+        if not mine.any():
+            raise NoKeyFromPass(f"no key: nothing was sifted in basis {name}")
+    return keys

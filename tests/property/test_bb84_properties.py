@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quantum.bb84 import amplification, cascade, verification
+from quantum.bb84 import amplification, bitcoding, cascade, messages, verification
 from quantum.bb84.detections import Bits
+from topo.errors import ProtocolError
 
 
 def bits_of(n: int, rng: np.random.Generator) -> Bits:
@@ -29,12 +30,33 @@ def test_cascade_flips_errors_only_and_leaks_no_more_than_the_key(
     sender = cascade.Sender(alice, seed)
     corrector = cascade.Corrector(bob, seed, sender.answer)
     assert 0 < corrector.estimate_qber() <= 0.5
-    corrector.correct(guess)
+    try:
+        corrector.correct(guess)
+    except ProtocolError as hopeless:
+        assert guess < 0.1 * errors
+        assert "do not come to an end" in str(hopeless)
     assert set(corrector.corrected) <= set(np.flatnonzero(alice != bob))
     # What is left is even in every block of every pass, so in the whole key.
     assert np.count_nonzero(corrector.bits != alice) % 2 == 0
-    passes = len(cascade.block_sizes(n, guess))
-    assert sender.disclosed_bits <= passes * n
+    assert sender.disclosed_bits == corrector.learned_bits <= cascade.MAX_PASSES * n
+
+
+@given(data=st.binary(max_size=60), kind=st.sampled_from(messages.Message.__subclasses__()))
+def test_any_bytes_are_a_message_or_refused(data: bytes, kind: type[messages.Message]) -> None:
+    frame = messages.HEADER.pack(kind.kind, len(data)) + data
+    try:
+        message = messages.from_frame(frame, kind)
+    except ProtocolError:
+        return
+    assert len(messages.to_frame(message)) <= len(frame) + 9
+
+
+@given(gaps=st.lists(st.integers(1, 2**40), max_size=50))
+def test_rice_codes_are_undone(gaps: list[int]) -> None:
+    positions = np.cumsum(np.array(gaps, np.int64)) - 1
+    reader = bitcoding.Reader(bitcoding.rice_coded(positions))
+    np.testing.assert_array_equal(reader.positions(), positions)
+    reader.end()
 
 
 @given(n=st.integers(1, 200), length=st.integers(1, 200), seed=st.integers(0, 2**32))

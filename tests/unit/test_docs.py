@@ -34,6 +34,7 @@ TABLES: dict[str, tuple[type[BaseModel], ...]] = {
     "`[gateways]`": (scenario.Gateways,),
     "`[keys]`": (scenario.Keys,),
     "`[keys.first]` and `[keys.second]`": (scenario.QuantumPass,),
+    "`[keys.eavesdropper]`": (scenario.Eavesdropping,),
     "`[iperf]`": (scenario.Goodput,),
     "`fixed`, `propagation`": (delays.Fixed, delays.Propagation),
     "`frame_wait`, `scheduling_request`": (delays.FrameWait, delays.SchedulingRequest),

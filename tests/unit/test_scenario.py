@@ -69,7 +69,10 @@ def test_each_key_of_it_is_required_and_named(path: tuple[str, ...]) -> None:
     del table[key]
     with pytest.raises(ScenarioError) as refused:
         parse(tables, FILE)
-    assert str(refused.value) == f"file.toml: {'.'.join(path)}: is missing"
+    if key == "culmination_deg":  # of a circular orbit: a real one has elements instead
+        assert "elements are for a real one: give one of them" in str(refused.value)
+    else:
+        assert str(refused.value) == f"file.toml: {'.'.join(path)}: is missing"
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda path: path.stem)
