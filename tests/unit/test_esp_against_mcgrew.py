@@ -1,7 +1,7 @@
-"""AES-128-GCM in ESP against draft-mcgrew-gcm-test-01 (the test cases for RFC 4106).
+"""AES-128-GCM in ESP against draft-mcgrew-gcm-test-01 (the test cases for RFC 4106) and McGrew and Viega's GCM cases.
 
-All of its cases with a 128-bit key, no extended sequence number and a 12-octet nonce. Their next
-header is 1 (transport mode), so a tunnel must refuse them, but only after the ICV.
+Of the draft: all of its cases with a 128-bit key, no extended sequence number and a 12-octet nonce. Their next header
+is 1 (transport mode), so a tunnel must refuse them, but only after the ICV.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from ipaddress import IPv4Network
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from gateways.esp import AesGcm16, EspRefused, InboundSa, Refusal
+from gateways.esp import EspRefused, InboundSa, Refusal
 from gateways.keys import SaKeys
 from gateways.selectors import TrafficSelectors
+from gateways.suites import AesGcm16
 
 ANYWHERE = TrafficSelectors([IPv4Network("0.0.0.0/0")], [IPv4Network("0.0.0.0/0")])
 
@@ -56,17 +57,47 @@ CASES = {
     ),
 }
 
+GCM_KEY = "feffe9928665731c6d6a8f9467308308"
+GCM_NONCE = "cafebabefacedbaddecaf888"
+GCM_PLAINTEXT = (
+    "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+    "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b391aafd255"
+)
+GCM_CIPHERTEXT = (
+    "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e"
+    "21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091473f5985"
+)
+GCM_CASES = {
+    "case 3": ("", GCM_PLAINTEXT, GCM_CIPHERTEXT, "4d5c2af327cd64a62cf35abd2ba6fab4"),
+    "case 4": (
+        "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+        GCM_PLAINTEXT[:120],
+        GCM_CIPHERTEXT[:120],
+        "5bc94fbc3221a5db94fae95ae7121a47",
+    ),
+}
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_vector(name: str) -> None:
     case = CASES[name]
     nonce, packet = bytes.fromhex(case.nonce), bytes.fromhex(case.packet)
-    cipher = AesGcm16(SaKeys(bytes.fromhex(case.key), nonce[:4]))
+    cipher = AesGcm16(bytes.fromhex(case.key), nonce[:4])
     plaintext = bytes.fromhex(case.plaintext)
-    assert cipher.protect(packet[:8], nonce[4:], plaintext) == packet
+    assert cipher.protect(packet[:8], int.from_bytes(nonce[4:]), plaintext) == packet
     assert cipher.unprotect(packet) == plaintext
     with pytest.raises(InvalidTag):
         cipher.unprotect(packet[:-1] + bytes((packet[-1] ^ 1,)))
+
+
+@pytest.mark.parametrize("name", GCM_CASES)
+def test_gcm_specification(name: str) -> None:
+    """McGrew and Viega, The Galois/Counter Mode of Operation, appendix B; also in NIST's CAVS set."""
+    header, plaintext, ciphertext, tag = map(bytes.fromhex, GCM_CASES[name])
+    nonce = bytes.fromhex(GCM_NONCE)
+    cipher = AesGcm16(bytes.fromhex(GCM_KEY), nonce[:4])
+    made = cipher.protect(header, int.from_bytes(nonce[4:]), plaintext)
+    assert made == header + nonce[4:] + ciphertext + tag
 
 
 def test_transport_mode_packet_is_refused_after_its_icv() -> None:
