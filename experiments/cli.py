@@ -6,13 +6,13 @@ import json
 import signal
 import sys
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from experiments import cli_hybrid, cli_kms, cli_missions, cli_quantum
 from topo.errors import QntnError
 from topo.planner import build_plan
 from topo.scenario import SHIPPED, Scenario, find, load
@@ -214,40 +214,9 @@ def shell(
         raise typer.Exit(prompt())
 
 
-@app.command()
-def qkd(
-    channel: Annotated[
-        Literal["micius2017", "jinan1-clear", "jinan1-typical"],
-        typer.Option(help="Optical downlink."),
-    ] = "jinan1-typical",
-    altitude_km: Annotated[float, typer.Option(help="Of the circular orbit.")] = 511.0,
-    culmination_deg: Annotated[float, typer.Option(help="Highest elevation.")] = 77.9,
-    mask_deg: Annotated[
-        float, typer.Option(help="Elevation below which nothing is received.")
-    ] = 10.0,
-    eavesdropper: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of photons intercepted and resent.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-    as_json: JsonOption = False,
-) -> None:
-    """What key one pass of the quantum satellite yields, from photons to secret bits."""
-    from experiments.key_supply import one_pass
-    from experiments.terminal import TerminalReporter, print_pass
-
-    with TerminalReporter(quiet=as_json) as reporter:
-        reporter.stage("decoy-state BB84")
-        key = one_pass(
-            channel,
-            (altitude_km, culmination_deg, mask_deg),
-            seed,
-            eavesdropper,
-            lambda stage, done: reporter.advance(done, stage),
-        )
-    if as_json:
-        typer.echo(json.dumps(key.report, indent=2))
-    else:
-        print_pass(key.report)
+app.command()(cli_quantum.passes)
+app.command()(cli_quantum.qkd)
+app.command()(cli_missions.missions)
 
 
 @app.command()
@@ -258,49 +227,8 @@ def gateway(config: ConfigArgument) -> None:
     raise typer.Exit(run_gateway([str(config)]))
 
 
-kms = typer.Typer(help="A key management site on its own.", no_args_is_help=True)
-app.add_typer(kms, name="kms")
-
-
-@kms.command("init")
-def kms_init(
-    folder: Annotated[Path, typer.Argument(help="Where the certificates go.")],
-    kme_id: Annotated[str, typer.Option(help="This site's KME ID.")],
-    server: Annotated[list[str], typer.Option(help="IP address or DNS name of the server.")],
-    sae: Annotated[list[str], typer.Option(help="SAE ID to make a certificate for.")],
-) -> None:
-    """Make a site's authority, its server certificate and its SAEs' certificates."""
-    from kms.pki import init_site
-
-    files = init_site(folder, kme_id, server, sae, datetime.now(UTC))
-    made = [files.ca, files.server, *files.saes.values()]
-    for credentials in made:
-        typer.echo(f"{credentials.certificate}  {credentials.key}")
-
-
-@kms.command("serve")
-def kms_serve(config: ConfigArgument) -> None:
-    """Serve ETSI GS QKD 014 over mutual TLS, until SIGTERM; the configuration is a JSON file."""
-    from kms.server import main as run_server
-
-    raise typer.Exit(run_server([str(config)]))
-
-
-@kms.command("status")
-def kms_status(
-    url: Annotated[str, typer.Argument(help="https://HOST:PORT of the KME.")],
-    kme_id: Annotated[str, typer.Option(help="KME ID that its certificate must carry.")],
-    slave: Annotated[str, typer.Option(help="SAE ID to share keys with.")],
-    ca: Annotated[Path, typer.Option(help="The site's authority, PEM.")],
-    certificate: Annotated[Path, typer.Option(help="Our SAE certificate, PEM.")],
-    key: Annotated[Path, typer.Option(help="Its private key, PEM.")],
-) -> None:
-    """What a KME says of its keys for one pair of SAEs (ETSI GS QKD 014, 5.1), as JSON."""
-    from kms.client import Kms014Client, site_status
-
-    client = Kms014Client(url, ca, certificate, key, kme_id=kme_id, timeout_s=10.0)
-    typer.echo(json.dumps(site_status(client, slave), indent=2))
-
+app.add_typer(cli_kms.app, name="kms")
+app.add_typer(cli_hybrid.app, name="hybrid")
 
 bench = typer.Typer(help="The benchmarks, each beside its peer.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -323,6 +251,11 @@ def bench_bringup(
         typer.echo(json.dumps(found, indent=2))
     else:
         print_bringup(found)
+
+
+bench.command("bb84")(cli_quantum.bench_bb84)
+bench.command("kms")(cli_kms.bench)
+bench.command("hybrid")(cli_hybrid.bench)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -1,12 +1,12 @@
-"""The three methods of ETSI GS QKD 014 V1.1.1 as pure functions over a ledger.
+"""The three methods of ETSI GS QKD 014 V1.1.1 as pure functions over a KME's state.
 
-(ledger, configuration, caller, request, now) → answer. No socket, no clock, no certificate: the
-caller's SAE ID has been authenticated, `now` is given. An answer is the HTTP code with the JSON
-body; only 200, 400, 401 and 503 exist (Tables 4, 6, 8). A refusal consumes nothing. Where the
-document leaves a choice:
+(KME, caller, request, now) → answer. No socket, no clock, no certificate: the caller's SAE ID has
+been authenticated, `now` is given. An answer is the HTTP code with the JSON body; only 200, 400,
+401 and 503 exist (Tables 4, 6, 8). A refusal consumes nothing. Where the document leaves a choice:
 
 ======================================================  ==========================================
 not enough keys                                         503, nothing consumed
+an SAE over its rate limit                              503, nothing consumed
 caller is no SAE of this KME, or not paired with slave  401 with an Error body (clients read JSON)
 slave SAE that nobody here is paired with               400
 dec_keys of a key issued to others, or by the caller    401 (clause 5.4 says shall)
@@ -14,8 +14,9 @@ dec_keys with the wrong master in the path              400, "… not found on K
 known and unknown key_IDs in one request                400, the known ones stay
 one key_ID twice in one request                         400
 letter case of a key_ID                                 either is read, lower case is answered
-additional slave SAEs                                   none (max_SAE_ID_count is 0), so 400
-extensions                                              none; optional ones are ignored
+a key that has expired                                  400, "… not found on KME"
+additional slave SAEs                                   of the same two KMEs; each fetches once
+extensions                                              `kms.extensions`; others if optional ignored
 ======================================================  ==========================================
 """
 
@@ -23,16 +24,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import wraps
+from math import isfinite
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from kms import extensions
+from kms.alarms import AlarmKind, AlarmLog
 from kms.configuration import KmsConfiguration
+from kms.forecast import ConsumptionRate, Forecast, forecast
 from kms.key_id import is_uuid
 from kms.ledger import KeyNotFound, Ledger, PoolExhausted
+from kms.limits import Allowances
 from kms.messages import Error, JsonObject, Key, KeyContainer, KeyIds, KeyRequest, Status
 from topo.errors import KmsRefused, LedgerError
 
@@ -41,6 +47,7 @@ Answer = tuple[int, JsonObject]
 # The texts that clause 6 fixes word for word.
 SIZE_NOT_BYTES = "size shall be a multiple of 8"
 EXTENSION_UNSUPPORTED = "not all extension_mandatory parameters are supported"
+EXTENSION_UNMET = "not all extension_mandatory request options could be met"
 KEYS_NOT_FOUND = "one or more keys specified are not found on KME"
 
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -56,7 +63,54 @@ class Request:
     body: bytes = b""
 
 
-Handler = Callable[[Ledger, KmsConfiguration, str, Request, datetime], Answer]
+@dataclass(frozen=True)
+class Kme:
+    """A KME at work: what it was told, its ledger, and what it remembers of its SAEs' appetite."""
+
+    ledger: Ledger
+    configuration: KmsConfiguration
+    allowances: Allowances
+    consumption: ConsumptionRate
+    alarms: AlarmLog = field(default_factory=AlarmLog)
+    alarmed: set[AlarmKind] = field(default_factory=set)
+    """What holds now and has been alarmed of."""
+
+    @classmethod
+    def start(cls, ledger: Ledger, configuration: KmsConfiguration, now: datetime) -> Kme:
+        """A KME whose limits are untouched and whose consumption is measured from `now` on."""
+        if ledger.site != configuration.site:
+            raise LedgerError(
+                f"{ledger.path}: belongs to site {ledger.site}, this KME is at {configuration.site}"
+            )
+        rate = ConsumptionRate(configuration.rate_over_s, now.timestamp())
+        return cls(ledger, configuration, Allowances(configuration.sae_limits), rate)
+
+    def level_bits(self) -> int:
+        """What this site's masters can still get, in keys of the default size."""
+        size_bits = self.configuration.default_key_size_bits
+        return size_bits * self.ledger.stored_key_count(size_bits)
+
+    def watch(self, refused: bool, now: datetime) -> None:
+        """Sound the alarms of the pool: once when it falls below its mark, once when it fails."""
+        level_bits, mark_bits = self.level_bits(), self.configuration.low_water_bits
+        states = {AlarmKind.LOW_WATER: level_bits < mark_bits, AlarmKind.EXHAUSTED: refused}
+        for kind, holds in states.items():
+            if holds and kind not in self.alarmed:
+                self.alarms.sound(kind, self.configuration.kme_id, f"{level_bits} bits left", now)
+                self.alarmed.add(kind)
+            elif not holds:
+                self.alarmed.discard(kind)
+
+    def forecast(self, now: datetime) -> Forecast:
+        """When the key for this site's masters will have run out, at the measured rate."""
+        return forecast(
+            self.level_bits(),
+            self.consumption.bits_per_s(now.timestamp()),
+            self.configuration.low_water_bits,
+        )
+
+
+Handler = Callable[[Kme, str, Request, datetime], Answer]
 
 
 class Refusal(KmsRefused):
@@ -71,15 +125,10 @@ def _answering(handler: Handler) -> Handler:
     """A refused request, or one the store fails, is answered too."""
 
     @wraps(handler)
-    def answer(
-        ledger: Ledger,
-        configuration: KmsConfiguration,
-        caller: str,
-        request: Request,
-        now: datetime,
-    ) -> Answer:
+    def answer(kme: Kme, caller: str, request: Request, now: datetime) -> Answer:
         try:
-            return handler(ledger, configuration, caller, request, now)
+            _admit(kme, caller, now)
+            return handler(kme, caller, request, now)
         except Refusal as refusal:
             return refusal.status, refusal.body
         except LedgerError:  # what failed is the operator's business, not the caller's
@@ -89,12 +138,12 @@ def _answering(handler: Handler) -> Handler:
 
 
 @_answering
-def get_status(
-    ledger: Ledger, configuration: KmsConfiguration, caller: str, request: Request, now: datetime
-) -> Answer:
+def get_status(kme: Kme, caller: str, request: Request, now: datetime) -> Answer:
     """Get status (clause 5.2): what the caller can get to share with the slave in the path."""
+    configuration = kme.configuration
     _authorise_master(configuration, caller, request.sae_id)
-    stored = ledger.stored_key_count(configuration.default_key_size_bits)
+    stored = kme.ledger.stored_key_count(configuration.default_key_size_bits)
+    outlook = kme.forecast(now)
     status = Status(
         source_KME_ID=configuration.kme_id,
         target_KME_ID=configuration.peer_kme_id,
@@ -106,35 +155,39 @@ def get_status(
         max_key_per_request=configuration.max_key_per_request,
         max_key_size=configuration.max_key_size_bits,
         min_key_size=configuration.min_key_size_bits,
-        max_SAE_ID_count=0,
+        max_SAE_ID_count=configuration.max_additional_slaves,
+        status_extension={
+            "qntn_pool_bits": int(outlook.level_bits),
+            "qntn_rate_bits_per_s": outlook.rate_bits_per_s,
+            "qntn_exhausted_in_s": _finite(outlook.exhausted_in_s),
+            "qntn_low_water": configuration.low_water_bits > 0 and outlook.is_low,
+        },
     )
     return 200, status.to_json()
 
 
 @_answering
-def get_key(
-    ledger: Ledger, configuration: KmsConfiguration, caller: str, request: Request, now: datetime
-) -> Answer:
+def get_key(kme: Kme, caller: str, request: Request, now: datetime) -> Answer:
     """Get key (clause 5.3): fresh keys for the caller to share with the slave in the path."""
+    configuration = kme.configuration
     _authorise_master(configuration, caller, request.sae_id)
     wanted = (
         _read(KeyRequest, request.body) if request.method == "POST" else _key_query(request.query)
     )
-    number = 1 if wanted.number is None else wanted.number
-    size_bits = configuration.default_key_size_bits if wanted.size is None else wanted.size
-    _check_request(configuration, wanted, number, size_bits)
-    try:
-        keys = ledger.take(caller, request.sae_id, size_bits, number, now)
-    except PoolExhausted as error:
-        raise Refusal(503, "not enough keys") from error
+    order = _order(configuration, wanted)
+    slaves = _slaves(configuration, caller, request.sae_id, wanted.additional_slave_SAE_IDs or ())
+    _check_key_bits(kme, caller, order.bits, now)
+    keys = _take(kme, caller, slaves, order, now)
+    kme.allowances.key_bits.spend(caller, order.bits, now)
+    kme.consumption.record(order.bits, now.timestamp())
+    kme.watch(refused=False, now=now)
     return 200, _container(keys)
 
 
 @_answering
-def get_key_with_key_ids(
-    ledger: Ledger, configuration: KmsConfiguration, caller: str, request: Request, now: datetime
-) -> Answer:
+def get_key_with_key_ids(kme: Kme, caller: str, request: Request, now: datetime) -> Answer:
     """Get key with key IDs (clause 5.4): keys that the path's master shares with the caller."""
+    configuration = kme.configuration
     if not configuration.is_local(caller):
         raise Refusal(401, "unauthorised")
     master = request.sae_id
@@ -144,18 +197,42 @@ def get_key_with_key_ids(
         key_ids = [_one_key_id(request.query)]
     _check_key_ids(configuration, key_ids)
 
-    pairs = [(pair.remote, pair.local) for pair in configuration.sae_pairs]
-    pairs += [(slave, its_master) for its_master, slave in pairs]
-    owners = [ledger.owner(key_id, pairs) for key_id in key_ids]
-    if any(owner is not None and owner[1] != caller for owner in owners):
+    verdicts = {_verdict(kme, key_id, master, caller) for key_id in key_ids}
+    if 401 in verdicts:  # clause 5.4: also if only one of the keys is another's
         raise Refusal(401, "unauthorised")
-    if any(owner != (master, caller) for owner in owners):
+    if 400 in verdicts:
         raise Refusal(400, KEYS_NOT_FOUND)
+    others = configuration.slaves_of(master) - {caller}
     try:
-        keys = ledger.fetch(master, caller, key_ids, now)
+        keys = kme.ledger.fetch(master, caller, key_ids, now, others=sorted(others))
     except KeyNotFound as error:
         raise Refusal(400, KEYS_NOT_FOUND) from error
     return 200, _container(keys)
+
+
+def _verdict(kme: Kme, key_id: str, master: str, caller: str) -> Literal[200, 400, 401]:
+    """401 if the key was issued to others than `caller`, 400 if not by `master` or not at all.
+
+    A key's recipients do not change when it is delivered, so a stranger learns nothing of that.
+    """
+    configuration = kme.configuration
+    for issuer in (master, *(each for each in configuration.masters() if each != master)):
+        slaves = kme.ledger.recipients(key_id, issuer, configuration.slaves_of(issuer))
+        if slaves:
+            if caller not in slaves:
+                return 401
+            return 200 if issuer == master else 400
+    return 400
+
+
+def _admit(kme: Kme, caller: str, now: datetime) -> None:
+    """Charge one request; only SAEs of this KME are remembered, others are refused anyway."""
+    if not kme.configuration.is_local(caller):
+        return
+    wait_s = kme.allowances.requests.wait_s(caller, 1, now)
+    if wait_s > 0:
+        raise _slow_down("requests", wait_s)
+    kme.allowances.requests.spend(caller, 1, now)
 
 
 def _authorise_master(configuration: KmsConfiguration, caller: str, slave: str) -> None:
@@ -167,10 +244,84 @@ def _authorise_master(configuration: KmsConfiguration, caller: str, slave: str) 
         raise Refusal(401, "unauthorised")
 
 
-def _check_request(
-    configuration: KmsConfiguration, wanted: KeyRequest, number: int, size_bits: int
-) -> None:
-    """Refuse what this KME cannot meet, in the order of Table 10."""
+def _slaves(
+    configuration: KmsConfiguration, caller: str, slave: str, additional: Sequence[str]
+) -> tuple[str, ...]:
+    """All slave SAEs of a request (Table 10); each must be one that the caller may share with."""
+    if len(additional) > configuration.max_additional_slaves:
+        raise Refusal(
+            400,
+            f"additional_slave_SAE_IDs shall be at most {configuration.max_additional_slaves}"
+            " (max_SAE_ID_count)",
+        )
+    slaves = (slave, *additional)
+    if len(set(slaves)) < len(slaves):
+        raise Refusal(400, "a slave SAE is given more than once")
+    for each in additional:
+        _authorise_master(configuration, caller, each)
+    return slaves
+
+
+def _take(
+    kme: Kme, master: str, slaves: Sequence[str], order: _Order, now: datetime
+) -> list[tuple[str, bytes]]:
+    """Take the keys, as fresh as asked: what is mandatory must be, what is optional may be."""
+    for added_after in order.freshness(now):
+        try:
+            return kme.ledger.take(
+                master, slaves, order.size_bits, order.number, now, added_after=added_after
+            )
+        except PoolExhausted:
+            continue
+    if order.must.max_age_s is not None:
+        stored = kme.ledger.stored_key_count(order.size_bits)
+        if stored >= order.number:
+            raise Refusal(400, EXTENSION_UNMET, [{"extension_mandatory_unmet": extensions.MAX_AGE}])
+    kme.watch(refused=True, now=now)
+    raise Refusal(503, "not enough keys")
+
+
+def _check_key_bits(kme: Kme, caller: str, bits: int, now: datetime) -> None:
+    if kme.allowances.key_bits.never(bits):
+        raise Refusal(400, "more key in one request than the rate limit of this SAE ever allows")
+    wait_s = kme.allowances.key_bits.wait_s(caller, bits, now)
+    if wait_s > 0:
+        raise _slow_down("key", wait_s)
+
+
+def _slow_down(what: str, wait_s: float) -> Refusal:
+    details: list[JsonObject] = [{"qntn_retry_after_s": round(wait_s, 3)}]
+    return Refusal(503, f"{what} rate limit of this SAE reached", details)
+
+
+def _finite(seconds: float) -> float | None:
+    return seconds if isfinite(seconds) else None
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A Get key request that this KME can serve if it has the keys."""
+
+    number: int
+    size_bits: int
+    must: extensions.Wishes
+    would: extensions.Wishes
+
+    @property
+    def bits(self) -> int:
+        return self.number * self.size_bits
+
+    def freshness(self, now: datetime) -> list[datetime | None]:
+        """Since when a block must have been in store, in the order to be tried; None is ever."""
+        must, would = self.must.added_after(now), self.would.added_after(now)
+        strictest = max((at for at in (must, would) if at is not None), default=None)
+        return list(dict.fromkeys((strictest, must)))
+
+
+def _order(configuration: KmsConfiguration, wanted: KeyRequest) -> _Order:
+    """Read a request's parameters; refuse what this KME cannot meet (Tables 9 and 10)."""
+    number = 1 if wanted.number is None else wanted.number
+    size_bits = configuration.default_key_size_bits if wanted.size is None else wanted.size
     if not 1 <= number <= configuration.max_key_per_request:
         raise Refusal(400, f"number shall be from 1 to {configuration.max_key_per_request}")
     if size_bits % 8:
@@ -178,12 +329,18 @@ def _check_request(
     smallest, largest = configuration.min_key_size_bits, configuration.max_key_size_bits
     if not smallest <= size_bits <= largest:
         raise Refusal(400, f"size shall be from {smallest} to {largest}")
-    if wanted.additional_slave_SAE_IDs:
-        raise Refusal(400, "additional_slave_SAE_IDs are not supported: max_SAE_ID_count is 0")
-    unsupported = [name for extension in wanted.extension_mandatory or () for name in extension]
-    if wanted.extension_mandatory:
-        details = [{"extension_mandatory_unsupported": name} for name in unsupported]
-        raise Refusal(400, EXTENSION_UNSUPPORTED, details or None)
+    unknown = extensions.unknown(wanted.extension_mandatory)
+    if unknown:
+        details = [{"extension_mandatory_unsupported": name} for name in unknown]
+        raise Refusal(400, EXTENSION_UNSUPPORTED, details)
+    for name in extensions.malformed(wanted.extension_mandatory):
+        raise Refusal(400, f"bad request format: {name} is not what it takes")
+    return _Order(
+        number,
+        size_bits,
+        extensions.wishes(wanted.extension_mandatory),
+        extensions.wishes(wanted.extension_optional),
+    )
 
 
 def _check_key_ids(configuration: KmsConfiguration, key_ids: Sequence[str]) -> None:

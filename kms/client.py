@@ -12,7 +12,7 @@ import binascii
 import http.client
 import json
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class KmeStatus:
     max_key_size: int
     min_key_size: int
     max_SAE_ID_count: int
+    status_extension: dict[str, Any] = field(default_factory=dict)
+    """What its maker says beyond the document; empty if nothing."""
 
 
 class Kms014Client:
@@ -84,23 +86,43 @@ class Kms014Client:
     def status(self, slave: str) -> KmeStatus:
         """What this SAE, as master, can get to share with `slave`."""
         answer = self._call("GET", f"/api/v1/keys/{quote(slave, safe='')}/status")
+        known = {"status_extension": {}} | answer
         try:
-            status = KmeStatus(**{part.name: answer[part.name] for part in fields(KmeStatus)})
+            status = KmeStatus(**{part.name: known[part.name] for part in fields(KmeStatus)})
         except KeyError as error:
             raise ProtocolError(f"status of {self._base_url} lacks {error}") from error
+        types = {"int": int, "str": str}
         for part in fields(KmeStatus):
             value = getattr(status, part.name)
-            if type(value) is not (int if part.type == "int" else str):
+            if type(value) is not types.get(str(part.type), dict):
                 raise ProtocolError(f"status of {self._base_url}: {part.name} is {value!r}")
         return status
 
     def get_key(
-        self, slave: str, number: int = 1, size_bits: int | None = None
+        self,
+        slave: str,
+        number: int = 1,
+        size_bits: int | None = None,
+        *,
+        additional_slaves: Sequence[str] = (),
+        extension_mandatory: Sequence[Mapping[str, Any]] = (),
     ) -> list[DeliveredKey]:
-        """`number` fresh keys to share with `slave`; without `size_bits`, of the KME's own size."""
+        """`number` fresh keys to share with `slave`; without `size_bits`, of the KME's own size.
+
+        `additional_slaves` share them too. `extension_mandatory` are name/value pairs that the KME
+        honours or refuses the request.
+        """
         query = {"number": number} if size_bits is None else {"number": number, "size": size_bits}
-        path = f"/api/v1/keys/{quote(slave, safe='')}/enc_keys?{urlencode(query)}"
-        keys = _keys(self._call("GET", path))
+        path = f"/api/v1/keys/{quote(slave, safe='')}/enc_keys"
+        more = {
+            "additional_slave_SAE_IDs": list(additional_slaves),
+            "extension_mandatory": [dict(extension) for extension in extension_mandatory],
+        }
+        if any(more.values()):  # clause 6.2: not by GET
+            present = {name: value for name, value in more.items() if value}
+            keys = _keys(self._call("POST", path, query | present))
+        else:
+            keys = _keys(self._call("GET", f"{path}?{urlencode(query)}"))
         wrong_size = size_bits is not None and any(len(key.key) * 8 != size_bits for key in keys)
         if len(keys) != number or wrong_size:
             raise ProtocolError(f"{self._base_url} delivered other keys than were asked for")

@@ -13,13 +13,19 @@ blocks need no message at request time if the key_ID itself names the bytes. A v
 The naming key is derived (HKDF) from the first bytes of the block, which no key is ever cut from.
 So the slave's site resolves a key_ID without asking, a key_ID is bound to its master and slave, and
 nobody without the block can forge one: a guess succeeds with probability 2^-62.
+
+A key for several slaves has the sum of their tags modulo 2^62. The slaves' site looks for the group
+among the SAEs that the master may share with, the smallest groups first; a guess then succeeds with
+as many times 2^-62 as there are groups (at most 255 for 8 candidates).
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from uuid import UUID
 
 from cryptography.hazmat.primitives import constant_time
@@ -49,7 +55,7 @@ class KeyLocation:
 
 @dataclass(frozen=True)
 class KeyName:
-    """A parsed key_ID: the location it claims and its 62-bit `tag`, which `is_genuine` checks."""
+    """A parsed key_ID: the location it claims and its 62-bit `tag`, which `find_slaves` checks."""
 
     location: KeyLocation
     tag: int
@@ -60,9 +66,12 @@ def derive_naming_key(naming_area: bytes) -> bytes:
     return HKDF(SHA256(), length=32, salt=None, info=b"qntn key_ID naming v1").derive(naming_area)
 
 
-def format_key_id(location: KeyLocation, master: str, slave: str, naming_key: bytes) -> str:
-    """The key_ID of the key at `location`, issued by `master` for `slave`: a lower-case UUID."""
-    tag = _tag(location, master, slave, naming_key)
+def format_key_id(
+    location: KeyLocation, master: str, slaves: str | Iterable[str], naming_key: bytes
+) -> str:
+    """The key_ID of the key at `location`, issued by `master` for `slaves`: a lower-case UUID."""
+    members = [slaves] if isinstance(slaves, str) else sorted(set(slaves))
+    tag = sum(_tag(location, master, slave, naming_key) for slave in members) & _TAG_MASK
     return str(
         UUID(
             int=location.block_number << 112
@@ -95,10 +104,20 @@ def parse_key_id(text: str) -> KeyName:
     return KeyName(location, value & _TAG_MASK)
 
 
-def is_genuine(name: KeyName, master: str, slave: str, naming_key: bytes) -> bool:
-    """Whether a holder of the block issued this name for this master and slave (constant time)."""
-    expected = _tag(name.location, master, slave, naming_key)
-    return constant_time.bytes_eq(expected.to_bytes(8, "big"), name.tag.to_bytes(8, "big"))
+def find_slaves(
+    name: KeyName, master: str, candidates: Iterable[str], naming_key: bytes, most: int
+) -> frozenset[str]:
+    """For which of the `candidates`, at `most` so many at once, a holder of the block issued a name.
+
+    Empty if for none of them, or by another master. Constant time in each comparison.
+    """
+    tags = {slave: _tag(name.location, master, slave, naming_key) for slave in set(candidates)}
+    for size in range(1, min(most, len(tags)) + 1):
+        for members in combinations(sorted(tags), size):
+            tag = sum(tags[slave] for slave in members) & _TAG_MASK
+            if constant_time.bytes_eq(tag.to_bytes(8, "big"), name.tag.to_bytes(8, "big")):
+                return frozenset(members)
+    return frozenset()
 
 
 def _tag(location: KeyLocation, master: str, slave: str, naming_key: bytes) -> int:

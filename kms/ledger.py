@@ -9,49 +9,63 @@ direction::
 
 The naming area only makes key_IDs (`kms.key_id`). A site *takes* keys for its own masters from its
 own half, in order, and *fetches* keys for its own slaves from the other half, by key_ID. A range
-leaves the store at most once at each site.
+leaves the store at most once at each site: its states go FREE → RESERVED → DELIVERED → DESTROYED
+(`kms.ranges`), never back, and the change is on the disk before the bytes are handed out. A crash
+may lose the keys of the transaction under way, never deliver one twice. Time plays no part in that:
+a clock that jumps may expire blocks too early or too late, and makes no byte FREE again.
 
-Ranges are FREE while no row names them, RESERVED (the naming area) or DELIVERED. Delivered bytes
-are overwritten with zeros in the transaction that delivers them. That erasure is best effort: the
-rollback journal held the old page until it was truncated, and a flash disk or a copying file system
-may keep remnants; Python cannot promise to wipe its own memory either.
+Material is sealed at rest (`kms.vault`), every row is authenticated and the store is one process's
+(`kms.ledger_store`), the files are sealed and counted (`kms.store_seal`), what the two sites know of
+each other is compared after a partition or a crash (`kms.reconcile`).
 
-One SQLite file, rollback journal (no shared memory, so any file system will do), synchronous=FULL,
-held by one process at a time. A transaction is committed before its keys are handed out: a crash
-may lose keys, never deliver them twice.
+Delivered bytes are erased in the transaction that delivers them: what is left of their chunk is
+sealed under a new data key, the old key overwritten. The erasure is best effort: the write-ahead log
+and the main file hold the old pages until the next checkpoint, and a flash disk or a copying file
+system may keep remnants; Python cannot promise to wipe its own memory either.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from itertools import islice, pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
+from kms.blocks import Block, BlockKeys
 from kms.key_id import (
     MAX_BLOCK_BYTES,
     MAX_BLOCK_NUMBER,
     MAX_KEY_BYTES,
     NAMING_AREA_BYTES,
     KeyLocation,
-    KeyName,
-    derive_naming_key,
+    find_slaves,
     format_key_id,
-    is_genuine,
     parse_key_id,
 )
-from kms.ledger_store import Site, create_store, open_store
+from kms.ledger_store import Site, create_store
+from kms.pools import (
+    AuditEntry,
+    Consumption,
+    Direction,
+    LedgerCounts,
+    Pad,
+    PoolLevel,
+    consumption_of,
+    level_of,
+)
+from kms.ranges import RangeState
+from kms.stock import Stock
+from kms.vault import LedgerUntrusted
 from topo.errors import LedgerError, ProtocolError
 
 MINIMUM_BLOCK_BYTES = NAMING_AREA_BYTES + 2 * 32
 """The smallest block worth storing: one 256-bit key in each direction."""
+MOST_SLAVES = 8
+"""How many slaves one key is looked for at once."""
 
 
 class PoolExhausted(LedgerError):
@@ -62,69 +76,33 @@ class KeyNotFound(LedgerError):
     """A key_ID that names no key still deliverable to this slave; nothing was consumed."""
 
 
-class RangeState(StrEnum):
-    RESERVED = "RESERVED"
-    DELIVERED = "DELIVERED"
-
-
-@dataclass(frozen=True)
-class AuditEntry:
-    """One line of the audit trail: what happened, when, to which keys. Never key material."""
-
-    sequence: int
-    at: str
-    event: str
-    detail: Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class LedgerCounts:
-    """How full a ledger is, in bytes: `own` is for this site's masters, `peer` for the other's."""
-
-    blocks: int
-    own_bytes: int
-    own_free_bytes: int
-    peer_bytes: int
-    peer_fetched_bytes: int
-
-
-@dataclass
-class _Block:
-    """A block in the running ledger; `next_offset` is the first free byte of our own half."""
-
-    number: int
-    own: range
-    peer: range
-    next_offset: int
-    naming_key: bytes = field(repr=False)
-
-
 class Ledger:
     """An open ledger. Methods are atomic and thread-safe; `now` goes into the audit trail."""
 
-    def __init__(self, path: Path | str) -> None:
-        """Open the ledger at `path`; `LedgerError` if it is missing, foreign, or open elsewhere."""
+    def __init__(
+        self, path: Path | str, secret: bytes | None = None, *, wait_for_peer: bool = False
+    ) -> None:
+        """Open the ledger at `path`, and recover it if its last process did not close it.
+
+        `secret` (at least 32 bytes) opens the store; by default it is read from the file beside it.
+        With `wait_for_peer` no key is given out before the other site has been heard
+        (`kms.reconcile`): that alone shows a roll-back of all files together.
+
+        `LedgerError` if it is missing, foreign, or open elsewhere; `LedgerUntrusted` if it is not
+        as it was left.
+        """
         self.path = Path(path)
-        self._lock = threading.RLock()
-        self._db = open_store(self.path)
-        try:
-            self.site: Site = cast(Site, self._db.execute("SELECT name FROM site").fetchone()[0])
-            self._blocks = {
-                number: self._load(number, length)
-                for number, length in self._db.execute("SELECT number, length FROM blocks")
-            }
-        except sqlite3.Error as error:
-            self._db.close()
-            raise LedgerError(f"{path}: {error}") from error
+        self.stock = Stock(self.path, secret)
+        self.peer_heard = not wait_for_peer
 
     @classmethod
-    def create(cls, path: Path | str, site: Site) -> Self:
-        """A new, empty ledger for the site "U" or "N", its file readable by its owner only."""
-        create_store(Path(path), site)
-        return cls(path)
+    def create(cls, path: Path | str, site: Site, secret: bytes | None = None) -> Self:
+        """A new, empty ledger for the site "U" or "N", its files readable by their owner only."""
+        create_store(Path(path), site, secret)
+        return cls(path, secret)
 
     def close(self) -> None:
-        self._db.close()
+        self.stock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -137,205 +115,332 @@ class Ledger:
     ) -> None:
         self.close()
 
-    def has_block(self, number: int) -> bool:
-        return number in self._blocks
+    @property
+    def site(self) -> Site:
+        return self.stock.site
 
-    def add_block(self, number: int, material: bytes, label: str, now: datetime) -> None:
-        """Store a block that the other site stores too. A number is used once, ever."""
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Several requests in one durable transaction: release no result before it has ended.
+
+        Each request inside is all or nothing by itself. If the batch fails, nothing of it is done.
+        """
+        with self.stock.transaction():
+            yield
+
+    def has_block(self, number: int) -> bool:
+        return number in self.stock.blocks
+
+    def add_block(
+        self,
+        number: int,
+        material: bytes,
+        label: str,
+        now: datetime,
+        expires: datetime | None = None,
+    ) -> None:
+        """Store a block that the other site stores too. A number is used once, ever.
+
+        What is left of it at `expires` is destroyed by the next `expire`.
+        """
         if not 0 <= number <= MAX_BLOCK_NUMBER:
             raise LedgerError(f"block number {number} is outside 0…{MAX_BLOCK_NUMBER}")
         if not MINIMUM_BLOCK_BYTES <= len(material) <= MAX_BLOCK_BYTES:
             raise LedgerError(
                 f"block {number}: {len(material)} bytes is under {MINIMUM_BLOCK_BYTES} or too long"
             )
-        with self._lock:
+        keys = BlockKeys.derive(material)
+        digest = keys.digest(material)
+        with self.stock.lock:
+            self._check_trusted()
             if self.has_block(number):
                 raise LedgerError(f"block {number} is stored already")
-            with self._transaction():
-                self._db.execute(
-                    "INSERT INTO blocks VALUES (?, ?, ?, ?)",
-                    (number, label, len(material), material),
+            block = Block(self.site, number, label, len(material), now, expires, digest, keys)
+            with self.stock.transaction():
+                self.stock.add(block, material)
+                self.stock.audit(
+                    now, "add_block", block=number, label=label, length_bytes=len(material)
                 )
-                self._mark(KeyLocation(number, 0, NAMING_AREA_BYTES), RangeState.RESERVED)
-                self._audit(now, "add_block", block=number, label=label, length_bytes=len(material))
-            self._blocks[number] = self._load(number, len(material))
 
     def take(
-        self, master: str, slave: str, size_bits: int, count: int, now: datetime
+        self,
+        master: str,
+        slave: str | Sequence[str],
+        size_bits: int,
+        count: int,
+        now: datetime,
+        *,
+        added_after: datetime | None = None,
     ) -> list[tuple[str, bytes]]:
         """`count` fresh keys of `size_bits` (whole bytes) for our `master` to share with `slave`.
 
-        Returns (key_ID, key) pairs. All or nothing: raises `PoolExhausted`, and consumes nothing,
-        if the own halves of all blocks cannot give that many.
+        Several slaves (all at the other site) get the same keys, each once. With `added_after`,
+        keys come from blocks stored then or later only. Returns (key_ID, key) pairs. All or
+        nothing: raises `PoolExhausted`, and consumes nothing, if there are not that many.
         """
         size_bytes = _key_bytes(size_bits)
-        if count < 1:
-            raise LedgerError(f"{count} keys asked for")
-        with self._lock:
-            locations = self._allocate(size_bytes, count)
-            key_ids = [
-                format_key_id(at, master, slave, self._blocks[at.block_number].naming_key)
-                for at in locations
-            ]
-            with self._transaction():
-                keys = self._deliver(locations)
-                self._audit(now, "take", master=master, slave=slave, key_IDs=key_ids)
-            for at in locations:  # only once it is committed
-                self._blocks[at.block_number].next_offset = at.offset_bytes + at.size_bytes
+        slaves = [slave] if isinstance(slave, str) else sorted(set(slave))
+        if count < 1 or not 1 <= len(slaves) <= MOST_SLAVES:
+            raise LedgerError(f"{count} keys for {len(slaves)} slaves asked for")
+        with self.stock.lock:
+            self._check_serving()
+            places = self._allocate(size_bytes, count, added_after)
+            with self.stock.transaction():
+                keys = [self._use(at) for at in places]
+                key_ids = [
+                    format_key_id(
+                        at, master, slaves, self.stock.blocks[at.block_number].keys.naming
+                    )
+                    for at in places
+                ]
+                self.stock.state.taken_keys += count
+                self.stock.state.taken_bytes += count * size_bytes
+                named = slaves[0] if len(slaves) == 1 else slaves
+                self.stock.audit(now, "take", master=master, slave=named, key_IDs=key_ids)
         return list(zip(key_ids, keys, strict=True))
 
     def fetch(
-        self, master: str, slave: str, key_ids: Sequence[str], now: datetime
+        self,
+        master: str,
+        slave: str,
+        key_ids: Sequence[str],
+        now: datetime,
+        others: Sequence[str] = (),
     ) -> list[tuple[str, bytes]]:
         """The keys that the other site's `master` took for our `slave`, by key_ID, each one once.
 
-        Returns (key_ID in lower case, key) pairs in the order asked. All or nothing: raises
-        `KeyNotFound`, and consumes nothing, if any is unknown, forged, not for this pair, or
-        delivered.
+        `others` are SAEs that may be slaves of the same keys. Returns (key_ID in lower case, key)
+        pairs in the order asked. All or nothing: raises `KeyNotFound`, and consumes nothing, if any
+        is unknown, forged, not for this pair, or delivered.
         """
         key_ids = [key_id.lower() for key_id in key_ids]
-        locations = [self._resolve(key_id, master, slave) for key_id in key_ids]
-        with self._transaction():
-            keys = self._deliver(locations)
-            self._audit(now, "fetch", master=master, slave=slave, key_IDs=key_ids)
+        with self.stock.lock:
+            self._check_serving()
+            found = [self._find(key_id, master, slave, others) for key_id in key_ids]
+            _check_apart([at for at, _ in found])
+            with self.stock.transaction():
+                keys = [self._hand_over(at, waiting - {slave}) for at, waiting in found]
+                self.stock.state.fetched_keys += len(keys)
+                self.stock.audit(now, "fetch", master=master, slave=slave, key_IDs=key_ids)
         return list(zip(key_ids, keys, strict=True))
 
-    def owner(self, key_id: str, pairs: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
-        """Which of the (master, slave) `pairs` a key_ID was issued for, delivered or not."""
-        name, block = self._lookup(key_id)
-        if name is None or block is None:
-            return None
-        return next((pair for pair in pairs if is_genuine(name, *pair, block.naming_key)), None)
+    def take_pad(self, size_bytes: int, purpose: str, now: datetime) -> list[Pad]:
+        """`size_bytes` of our own half as one-time pad; tell the other site each piece's `place`.
+
+        `PoolExhausted`, and nothing consumed, if there is less.
+        """
+        if size_bytes < 1:
+            raise LedgerError(f"{size_bytes} bytes of pad asked for")
+        with self.stock.lock:
+            self._check_serving()
+            places, left = [], size_bytes
+            for block in self._blocks():
+                for run in block.own.free_runs():
+                    length = min(left, run.stop - run.start)
+                    if length:
+                        places.append(KeyLocation(block.number, run.start, length))
+                        left -= length
+            if left:
+                raise PoolExhausted(f"{size_bytes} bytes of pad asked for, {left} missing")
+            with self.stock.transaction():
+                pads = [Pad(at.block_number, at.offset_bytes, self._use(at)) for at in places]
+                self.stock.state.pad_bytes += size_bytes
+                listed = [list(pad.place) for pad in pads]
+                self.stock.audit(now, "take_pad", purpose=purpose, places=listed)
+        return pads
+
+    def fetch_pad(
+        self, places: Sequence[tuple[int, int, int]], purpose: str, now: datetime
+    ) -> bytes:
+        """The pad that the other site took at `places`, once.
+
+        `KeyNotFound`, and nothing consumed, if a byte of it is not in the other site's half or used.
+        """
+        wanted = [KeyLocation(*place) for place in places]
+        with self.stock.lock:
+            self._check_serving()
+            for at in wanted:
+                block = self.stock.blocks.get(at.block_number)
+                if block is None or not block.waiting(at, frozenset({purpose})):
+                    raise KeyNotFound(f"no pad at {at}")
+            _check_apart(wanted)
+            with self.stock.transaction():
+                pad = b"".join(self._use(at) for at in wanted)
+                self.stock.state.pad_bytes += len(pad)
+                listed = [list(place) for place in places]
+                self.stock.audit(now, "fetch_pad", purpose=purpose, places=listed)
+        return pad
+
+    def withdraw_block(self, number: int, reason: str, now: datetime) -> bytes:
+        """The whole material of a block of which nothing has been used, once; it is DESTROYED.
+
+        For a key that is one-time pad as a whole, such as K2 of a relay.
+        """
+        with self.stock.lock:
+            self._check_serving()
+            block = self.stock.blocks.get(number)
+            if block is None or not block.untouched:
+                raise LedgerError(f"block {number}: not in store, or used already")
+            with self.stock.transaction():
+                material = self.stock.read(KeyLocation(number, 0, block.length))
+                self._destroy(block, reason, now)
+        return material
+
+    def destroy_block(self, number: int, reason: str, now: datetime) -> int:
+        """Erase what is left of a block; how many bytes that was."""
+        with self.stock.lock:
+            block = self.stock.blocks.get(number)
+            if block is None:
+                raise LedgerError(f"block {number}: not in store")
+            with self.stock.transaction():
+                return self._destroy(block, reason, now)
+
+    def expire(self, now: datetime) -> int:
+        """Erase what is left of every block whose time is over; how many bytes that was."""
+        with self.stock.lock:
+            due = [
+                block
+                for block in self.stock.blocks.values()
+                if block.expires is not None and block.expires <= now and not block.empty
+            ]
+            if not due:
+                return 0
+            with self.stock.transaction():
+                return sum(self._destroy(block, "expired", now) for block in due)
+
+    def start_over(self, now: datetime) -> int:
+        """Erase all that is left and serve again, from blocks to come; how many bytes that was.
+
+        The way on after a roll-back: what the ledger holds may have been given out before.
+        """
+        with self.stock.lock, self.stock.transaction():
+            state = self.stock.state
+            destroyed = sum(
+                self._destroy(block, "start over", now) for block in self.stock.blocks.values()
+            )
+            self.stock.audit(now, "start_over", distrust=state.distrust)
+            state.distrust = ""
+            state.version = max(state.version, state.own_version_seen)
+        return destroyed
+
+    def recipients(
+        self, key_id: str, master: str, candidates: Iterable[str], most: int = MOST_SLAVES
+    ) -> frozenset[str]:
+        """For which of the `candidates` (`most` at once) `master` took this key, delivered or not."""
+        try:
+            name = parse_key_id(key_id)
+        except ProtocolError:  # another KMS's UUID, perhaps: simply not one of ours
+            return frozenset()
+        block = self.stock.blocks.get(name.location.block_number)
+        if block is None:
+            return frozenset()
+        return find_slaves(name, master, candidates, block.keys.naming, most)
 
     def stored_key_count(self, size_bits: int) -> int:
         """How many keys of `size_bits` a master of this site can still take."""
         size_bytes = _key_bytes(size_bits)
-        return sum(
-            (block.own.stop - block.next_offset) // size_bytes for block in self._blocks.values()
-        )
+        with self.stock.lock:
+            return sum(block.free_keys(size_bytes) for block in self.stock.blocks.values())
+
+    def level(self, direction: Direction) -> PoolLevel:
+        """One direction's pool, in bytes by state."""
+        with self.stock.lock:
+            return level_of(self.stock.blocks.values(), direction)
+
+    def consumption(self) -> Consumption:
+        """What has left the store since it was made."""
+        with self.stock.lock:
+            return consumption_of(self.stock.state)
 
     def counts(self) -> LedgerCounts:
-        blocks = list(self._blocks.values())
-        with self._transaction():
-            delivered = self._db.execute(
-                "SELECT coalesce(sum(length), 0) FROM ranges WHERE state = ?",
-                (RangeState.DELIVERED,),
-            ).fetchone()[0]
-            own_delivered = sum(
-                self._db.execute(
-                    "SELECT coalesce(sum(length), 0) FROM ranges"
-                    " WHERE block = ? AND offset >= ? AND offset < ?",
-                    (block.number, block.own.start, block.own.stop),
-                ).fetchone()[0]
-                for block in blocks
-            )
-        return LedgerCounts(
-            blocks=len(blocks),
-            own_bytes=sum(len(block.own) for block in blocks),
-            own_free_bytes=sum(block.own.stop - block.next_offset for block in blocks),
-            peer_bytes=sum(len(block.peer) for block in blocks),
-            peer_fetched_bytes=delivered - own_delivered,
-        )
+        """How full the ledger is."""
+        with self.stock.lock:
+            own, peer = self.level("own"), self.level("peer")
+            fetched, blocks = self.stock.state.fetched_bytes, len(self.stock.blocks)
+        return LedgerCounts(blocks, own.total_bytes, own.free_bytes, peer.total_bytes, fetched)
 
     def audit_trail(self) -> list[AuditEntry]:
-        with self._transaction():
-            rows = self._db.execute("SELECT sequence, at, event, detail FROM audit").fetchall()
+        """The audit trail, after checking its chain; `LedgerUntrusted` if it was changed."""
         return [
             AuditEntry(sequence, at, event, json.loads(detail))
-            for sequence, at, event, detail in rows
+            for sequence, at, event, detail in self.stock.audit_lines()
         ]
 
-    def _load(self, number: int, length: int) -> _Block:
-        middle = NAMING_AREA_BYTES + (length - NAMING_AREA_BYTES) // 2
-        halves = {"U": range(NAMING_AREA_BYTES, middle), "N": range(middle, length)}
-        own, peer = halves[self.site], halves["N" if self.site == "U" else "U"]
-        last = self._db.execute(
-            "SELECT max(offset + length) FROM ranges"
-            " WHERE block = ? AND offset >= ? AND offset < ?",
-            (number, own.start, own.stop),
-        ).fetchone()[0]
-        with self._db.blobopen("blocks", "material", number, readonly=True) as material:
-            naming_key = derive_naming_key(material.read(NAMING_AREA_BYTES))
-        return _Block(number, own, peer, own.start if last is None else last, naming_key)
+    def _check_trusted(self) -> None:
+        if self.stock.state.distrust:
+            raise LedgerUntrusted(f"{self.path}: {self.stock.state.distrust}")
 
-    def _allocate(self, size_bytes: int, count: int) -> list[KeyLocation]:
+    def _check_serving(self) -> None:
+        self._check_trusted()
+        if not self.peer_heard:
+            raise LedgerError(f"{self.path}: waits for the other site's summary")
+
+    def _blocks(self) -> list[Block]:
+        """The blocks whose own half has something to give, oldest number first."""
+        blocks = self.stock.blocks
+        return [blocks[number] for number in sorted(blocks) if blocks[number].gives]
+
+    def _allocate(
+        self, size_bytes: int, count: int, added_after: datetime | None
+    ) -> list[KeyLocation]:
         """The first `count` places in our own halves, oldest block first; none spans two blocks."""
-        locations: list[KeyLocation] = []
-        for number in sorted(self._blocks):
-            if len(locations) == count:
-                break
-            block = self._blocks[number]
-            fitting = range(block.next_offset, block.own.stop - size_bytes + 1, size_bytes)
-            for offset in fitting[: count - len(locations)]:
-                locations.append(KeyLocation(number, offset, size_bytes))
-        if len(locations) < count:
-            raise PoolExhausted(f"{count} keys asked for, {len(locations)} in store")
-        return locations
+        places: list[KeyLocation] = []
+        for block in self._blocks():
+            if added_after is None or block.added >= added_after:
+                places += islice(block.free_places(size_bytes), count - len(places))
+                if len(places) == count:
+                    return places
+        raise PoolExhausted(f"{count} keys asked for, {len(places)} in store")
 
-    def _lookup(self, key_id: str) -> tuple[KeyName | None, _Block | None]:
-        try:
-            name = parse_key_id(key_id)
-        except ProtocolError:
-            return None, None  # another KMS's UUID, perhaps: simply not one of ours
-        return name, self._blocks.get(name.location.block_number)
+    def _find(
+        self, key_id: str, master: str, slave: str, others: Sequence[str]
+    ) -> tuple[KeyLocation, frozenset[str]]:
+        """The place a genuine key_ID names, and which of its slaves may still fetch it."""
+        slaves = self.recipients(key_id, master, {slave, *others})
+        if slave in slaves:
+            at = parse_key_id(key_id).location
+            waiting = self.stock.blocks[at.block_number].waiting(at, slaves)
+            if slave in waiting:
+                return at, waiting
+        raise KeyNotFound(f"no key {key_id} from {master} for {slave}")
 
-    def _resolve(self, key_id: str, master: str, slave: str) -> KeyLocation:
-        """The place a key_ID names, if it is genuine and lies in the other site's half."""
-        name, block = self._lookup(key_id)
-        if (
-            name is None
-            or block is None
-            or not is_genuine(name, master, slave, block.naming_key)
-            or name.location.offset_bytes not in block.peer
-            or name.location.offset_bytes + name.location.size_bytes > block.peer.stop
-        ):
-            raise KeyNotFound(f"no key {key_id} from {master} for {slave}")
-        return name.location
+    def _use(self, at: KeyLocation) -> bytes:
+        """Read and erase bytes that are given away for good."""
+        material = self.stock.read(at)
+        block = self.stock.blocks[at.block_number]
+        end = at.offset_bytes + at.size_bytes
+        self.stock.assign(block, at.offset_bytes, end, RangeState.DELIVERED)
+        return material
 
-    def _deliver(self, locations: Sequence[KeyLocation]) -> list[bytes]:
-        """Read, erase and mark each place; `KeyNotFound` if a byte of one was delivered before."""
-        keys = []
-        for at in locations:
-            end = at.offset_bytes + at.size_bytes
-            overlap = self._db.execute(
-                "SELECT 1 FROM ranges WHERE block = ?"
-                " AND offset > ? AND offset < ? AND offset + length > ?",
-                (at.block_number, at.offset_bytes - MAX_KEY_BYTES, end, at.offset_bytes),
-            ).fetchone()
-            if overlap is not None:
-                raise KeyNotFound(
-                    f"block {at.block_number}, bytes {at.offset_bytes}…{end}: delivered before"
-                )
-            with self._db.blobopen("blocks", "material", at.block_number) as material:
-                material.seek(at.offset_bytes)
-                keys.append(material.read(at.size_bytes))
-                material.seek(at.offset_bytes)
-                material.write(bytes(at.size_bytes))
-            self._mark(at, RangeState.DELIVERED)
-        return keys
+    def _hand_over(self, at: KeyLocation, waiting: frozenset[str]) -> bytes:
+        """A key for one of its slaves, while others may be `waiting` for theirs."""
+        if not waiting:
+            self.stock.state.fetched_bytes += at.size_bytes
+            return self._use(at)
+        block = self.stock.blocks[at.block_number]
+        end = at.offset_bytes + at.size_bytes
+        self.stock.assign(block, at.offset_bytes, end, RangeState.RESERVED)
+        self.stock.set_waiting(block, at.offset_bytes, at.size_bytes, waiting)
+        return self.stock.read(at)
 
-    def _mark(self, at: KeyLocation, state: RangeState) -> None:
-        self._db.execute(
-            "INSERT INTO ranges VALUES (?, ?, ?, ?)",
-            (at.block_number, at.offset_bytes, at.size_bytes, state),
-        )
+    def _destroy(self, block: Block, reason: str, now: datetime) -> int:
+        stored = [
+            run for half in (block.own, block.peer) for run in half.runs() if run.state.stored
+        ]
+        for run in stored:
+            self.stock.assign(block, run.start, run.stop, RangeState.DESTROYED)
+        destroyed = sum(run.stop - run.start for run in stored)
+        if destroyed:
+            self.stock.audit(now, "destroy", block=block.number, reason=reason, bytes=destroyed)
+        return destroyed
 
-    def _audit(self, now: datetime, event: str, **detail: object) -> None:
-        self._db.execute(
-            "INSERT INTO audit (at, event, detail) VALUES (?, ?, ?)",
-            (now.isoformat(), event, json.dumps(detail)),
-        )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commit what the body did, or nothing of it if it raises."""
-        with self._lock:
-            try:
-                with self._db:
-                    self._db.execute("BEGIN IMMEDIATE")
-                    yield
-            except sqlite3.Error as error:
-                raise LedgerError(f"{self.path}: {error}") from error
+def _check_apart(places: Iterable[KeyLocation]) -> None:
+    """No byte may be asked for twice in one request."""
+    ordered = sorted((at.block_number, at.offset_bytes, at.size_bytes) for at in places)
+    for (number, offset, size), (next_number, next_offset, _) in pairwise(ordered):
+        if number == next_number and next_offset < offset + size:
+            raise KeyNotFound(f"block {number}: byte {next_offset} asked for twice")
 
 
 def _key_bytes(size_bits: int) -> int:

@@ -1,32 +1,69 @@
-"""The SQLite file under a key ledger: its schema, its durability, and that one process owns it."""
+"""The SQLite file under a key ledger: durable, authenticated, held by one process at a time.
+
+What is in it is authenticated row by row and as a whole. Every row of the tables of `_KEYS` has a
+MAC; the sum of these MACs modulo 2^256 (an incremental multiset hash) is kept current as rows come
+and go, and is bound with the counters in `StoreState` and the head of the audit trail into the one
+tag of the `state` row. A row changed, dropped, doubled or put back from before makes the tag false.
+Bytes that are no row's, and old copies of everything, are the business of `kms.store_seal`.
+
+SQLite runs with a write-ahead log, synchronous = FULL: a transaction is one append and one fsync. In
+exclusive locking mode the log needs no shared memory, so any file system will do. The log goes into
+the main file at checkpoints, which are ours alone to make (`_LOG_BYTES`); old pages, and in them the
+seeds of erased chunks, are gone from the files after the next one.
+
+The audit trail is chained: link n is the MAC of link n - 1 and the next `_SEGMENT` lines. Its text is
+not secret and can be read with any SQLite; without the store's secret it cannot be rewritten.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+from urllib.parse import quote
 
+from cryptography.hazmat.primitives import constant_time
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from kms.store_seal import SALT_BYTES, SealFile, create_seal
+from kms.vault import LedgerUntrusted, Vault, create_secret, default_secret_path, read_secret
 from topo.errors import LedgerError
 
 Site = Literal["U", "N"]
+Row = tuple[Any, ...]
 
-_APPLICATION_ID = 0x716E746E  # "qntn", in the SQLite file header
-_SCHEMA_VERSION = 1
+_MARKS = {"application_id": 0x716E746E, "user_version": 3}  # "qntn" and the schema's version
 _SCHEMA = """
-CREATE TABLE site (name TEXT NOT NULL CHECK (name IN ('U', 'N')));
+CREATE TABLE site (name TEXT NOT NULL);
+CREATE TABLE state (body TEXT NOT NULL, tag BLOB NOT NULL);
 CREATE TABLE blocks (
     number INTEGER PRIMARY KEY,
     label TEXT NOT NULL,
     length INTEGER NOT NULL,
-    material BLOB NOT NULL
+    added TEXT NOT NULL,
+    expires TEXT,
+    digest BLOB NOT NULL,
+    sealed_keys BLOB NOT NULL
 );
+CREATE TABLE chunks (id INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
 CREATE TABLE ranges (
-    block INTEGER NOT NULL REFERENCES blocks (number),
+    block INTEGER NOT NULL,
     offset INTEGER NOT NULL,
     length INTEGER NOT NULL,
     state TEXT NOT NULL,
+    PRIMARY KEY (block, offset)
+) WITHOUT ROWID;
+CREATE TABLE pending (
+    block INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    waiting TEXT NOT NULL,
     PRIMARY KEY (block, offset)
 ) WITHOUT ROWID;
 CREATE TABLE audit (
@@ -36,59 +73,321 @@ CREATE TABLE audit (
     detail TEXT NOT NULL
 );
 """
+_KEYS = {  # of each authenticated table: its key columns, its number of columns
+    "blocks": (("number",), 7),
+    "chunks": (("id",), 2),
+    "ranges": (("block", "offset"), 4),
+    "pending": (("block", "offset"), 4),
+}
+_SEGMENT = 1024
+_LOG_BYTES = 4 << 20
+"""A checkpoint is due when the log is this long, and a quarter as long as the main file."""
 
 
-def create_store(path: Path, site: Site) -> None:
-    """An empty store for one site, readable by its owner only; `LedgerError` if `path` exists."""
+@dataclass
+class StoreState:
+    """What a store knows besides its rows. Counters never go back."""
+
+    version: int = 0
+    """Number of the latest transaction."""
+    audit_lines: int = 0
+    audit_link: str = ""
+    """Chain value after the last whole segment, hexadecimal."""
+    distrust: str = ""
+    """Why nothing is to be served from here any more; empty if all is well."""
+    peer_version: int = 0
+    """The latest version of the other site's ledger that has been reconciled with."""
+    own_version_seen: int = 0
+    """The latest version of this ledger that the other site has reconciled with."""
+    taken_keys: int = 0
+    taken_bytes: int = 0
+    fetched_keys: int = 0
+    fetched_bytes: int = 0
+    pad_bytes: int = 0
+    destroyed_bytes: int = 0
+
+
+class Store:
+    """An open store. Not thread-safe: the ledger has the lock."""
+
+    def __init__(self, path: Path, secret: bytes | None) -> None:
+        """Own the store at `path` until closed; `load` must follow.
+
+        `LedgerError` if it is missing, foreign or open elsewhere; `LedgerUntrusted` if the files
+        are not as they were left.
+        """
+        if not path.is_file():
+            raise LedgerError(f"{path}: no such ledger")
+        self.path = path
+        self.site: Site
+        self.state: StoreState
+        self._macs: dict[Row, int]
+        self._audit_mac: HMAC
+        if secret is None:
+            secret = read_secret(default_secret_path(path))
+        self._seal = SealFile(path)
+        try:
+            self.vault = Vault(secret, self._seal.salt)
+            self._files_good = self._seal.check(self.vault)
+            self.db = _connect(path)
+        except BaseException:
+            self._seal.close()
+            raise
+
+    def load(self) -> dict[str, list[Row]]:
+        """Check everything; the rows of all authenticated tables but the chunks.
+
+        Whatever the last process left in the log is in the main file afterwards.
+        """
+        self._loaded = False
+        try:
+            with self._disk():
+                rows = self._read_and_check()
+        except (TypeError, ValueError, OverflowError) as error:
+            raise LedgerUntrusted(f"{self.path}: a row is none of ours: {error}") from error
+        self.checkpoint()
+        self._loaded = True
+        return rows
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make what the body changed durable, all of it, or nothing if it raises.
+
+        After an exception the memory is ahead of the database: `load` again.
+        """
+        try:
+            with self._disk():
+                self.db.execute("BEGIN IMMEDIATE")
+                self._changed = False
+                yield
+                if self._changed:
+                    self.state.version += 1
+                    self._write_state()
+                    self.db.execute("COMMIT")
+                    self._seal.committed(self.state.version)
+                else:
+                    self.db.execute("ROLLBACK")
+        except BaseException:
+            self._loaded = self._files_good = False
+            with self._disk():
+                self.db.rollback()
+            raise
+        if self._seal.log_bytes > max(_LOG_BYTES, self._seal.seal.main_bytes // 4):
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Put the log into the main file, wiping the old pages, and seal the file."""
+        if not self._seal.log_bytes and self._files_good:
+            return
+        with self._disk():
+            self._seal.checkpoint_begins()
+            busy, _, _ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise LedgerError(f"{self.path}: another program is reading the database")
+            self._seal.checkpoint_ended(self.state.version)
+        self._files_good = True
+
+    def close(self) -> None:
+        """Put everything into the main file, unless it is not to be trusted; let the store go."""
+        try:
+            if self._files_good and self._loaded:
+                self.checkpoint()
+        finally:
+            self.db.close()
+            self._seal.close()
+
+    @contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(f"{self.path}: {error}") from error
+
+    def put(self, table: str, *row: object) -> None:
+        """Insert or replace a row."""
+        keys, columns = _KEYS[table]
+        marks = ", ".join("?" * columns)
+        self.db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)
+        self._account((table, *row[: len(keys)]), self._row_mac(table, row))
+
+    def drop(self, table: str, *key: object) -> None:
+        """Delete a row, if it is there."""
+        if (table, *key) in self._macs:
+            where = " AND ".join(f"{name} = ?" for name in _KEYS[table][0])
+            self.db.execute(f"DELETE FROM {table} WHERE {where}", key)
+            self._account((table, *key), 0)
+
+    def chunk(self, chunk_id: int) -> bytes:
+        """A sealed chunk; `LedgerUntrusted` if it is not the one last put."""
+        row = self.db.execute("SELECT * FROM chunks WHERE id = ?", (chunk_id,)).fetchone()
+        if row is None or self._row_mac("chunks", row) != self._macs.get(("chunks", chunk_id)):
+            raise LedgerUntrusted(f"{self.path}: chunk {chunk_id:#x} was changed from outside")
+        sealed: bytes = row[1]
+        return sealed
+
+    def audit(self, now: datetime, event: str, detail: dict[str, object]) -> None:
+        """Append a line to the audit trail."""
+        state = self.state
+        line = (state.audit_lines + 1, now.isoformat(), event, json.dumps(detail))
+        self.db.execute("INSERT INTO audit VALUES (?, ?, ?, ?)", line)
+        self._audit_mac.update(repr(line).encode())
+        state.audit_lines += 1
+        if state.audit_lines % _SEGMENT == 0:
+            state.audit_link = self._audit_mac.finalize().hex()
+            self._audit_mac = self.vault.start_mac("audit")
+            self._audit_mac.update(state.audit_link.encode())
+        self._changed = True
+
+    def keep_state(self) -> None:
+        """Have `state` stored with the transaction under way even if nothing else changes."""
+        self._changed = True
+
+    def audit_lines(self) -> list[Row]:
+        """The whole audit trail, its chain checked from the first line to the head."""
+        state = self.state
+        link, running = self._follow_audit(state.audit_lines, 0, "")
+        head = self._audit_mac.copy().finalize()
+        if link != state.audit_link or not constant_time.bytes_eq(running.finalize(), head):
+            raise LedgerUntrusted(f"{self.path}: the audit trail was changed from outside")
+        return self.db.execute("SELECT * FROM audit ORDER BY sequence").fetchall()
+
+    def _read_and_check(self) -> dict[str, list[Row]]:
+        marks = [self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in _MARKS]
+        if marks != list(_MARKS.values()):
+            raise LedgerError(f"{self.path}: not a key ledger of schema {_MARKS['user_version']}")
+        if not self._files_good:  # the rows may be sound and the file not
+            verdict = self.db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise LedgerUntrusted(f"{self.path}: {verdict}")
+        [(self.site,)] = self.db.execute("SELECT name FROM site").fetchall()
+        self._macs, self._total = {}, 0
+        rows: dict[str, list[Row]] = {table: [] for table in _KEYS}
+        for table, (keys, _) in _KEYS.items():
+            for row in self.db.execute(f"SELECT * FROM {table}"):
+                self._account((table, *row[: len(keys)]), self._row_mac(table, row))
+                if table != "chunks":
+                    rows[table].append(row)
+        [(body, tag)] = self.db.execute("SELECT body, tag FROM state").fetchall()
+        state = self.state = StoreState(**json.loads(body))
+
+        sealed = self._seal.seal.version
+        known = self._files_good and state.version == sealed  # then the seal vouches for old lines
+        first, link = (state.audit_lines // _SEGMENT, state.audit_link) if known else (0, "")
+        link, self._audit_mac = self._follow_audit(state.audit_lines, first, link)
+        if link != state.audit_link or not constant_time.bytes_eq(self._state_tag(body), tag):
+            raise LedgerUntrusted(f"{self.path}: its rows were changed from outside")
+        if state.version < sealed:
+            raise LedgerUntrusted(
+                f"{self.path}: an old copy: {sealed} transactions were made and it knows of"
+                f" {state.version}; its keys may be in use: make a new ledger, with new blocks"
+            )
+        return rows
+
+    def _follow_audit(self, lines: int, segment: int, link: str) -> tuple[str, HMAC]:
+        """From a segment on, and the link before it: the last link, the MAC of the open segment."""
+        [(beyond,)] = self.db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM audit WHERE sequence > ? LIMIT 1)", (lines,)
+        )
+        if beyond:
+            raise LedgerUntrusted(f"{self.path}: the audit trail was changed from outside")
+        while True:
+            running = self.vault.start_mac("audit")
+            running.update(link.encode())
+            start = segment * _SEGMENT
+            rows = self.db.execute(
+                "SELECT * FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                (start, _SEGMENT),
+            )
+            running.update("".join(map(repr, rows)).encode())
+            segment += 1
+            if segment > lines // _SEGMENT:
+                return link, running
+            link = running.finalize().hex()
+
+    def _account(self, key: Row, mac: int) -> None:
+        """Count a row's MAC in place of the one it had before; 0 for a row that is gone."""
+        self._total = (self._total - self._macs.pop(key, 0) + mac) % 2**256
+        if mac:
+            self._macs[key] = mac
+        self._changed = True
+
+    def _row_mac(self, table: str, row: Row) -> int:
+        if table == "chunks":
+            mac = self.vault.mac("rows", b"chunks%d:" % row[0], row[1])
+        else:
+            mac = self.vault.mac("rows", f"{table}{row!r}".encode())
+        return int.from_bytes(mac, "big")
+
+    def _write_state(self) -> None:
+        body = json.dumps(asdict(self.state))
+        self.db.execute("UPDATE state SET body = ?, tag = ?", (body, self._state_tag(body)))
+
+    def _state_tag(self, body: str) -> bytes:
+        head = self._audit_mac.copy().finalize()
+        total = self._total.to_bytes(32, "big")
+        return self.vault.mac("state", self.site.encode(), total, head, body.encode())
+
+
+def create_store(path: Path, site: Site, secret: bytes | None) -> None:
+    """An empty store for one site, readable by its owner only; `LedgerError` if `path` exists.
+
+    Without a `secret` one is made and kept in a file beside it (`kms.vault.default_secret_path`).
+    """
     if site not in get_args(Site):
         raise LedgerError(f"site {site!r}: a ledger belongs to one of {get_args(Site)}")
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
         raise LedgerError(f"{path}: {error.strerror}") from error
+    if secret is None:
+        secret = create_secret(default_secret_path(path))
+    salt = os.urandom(SALT_BYTES)
+    vault = Vault(secret, salt)
+    body = json.dumps(asdict(StoreState()))
+    head = vault.mac("audit")
+    tag = vault.mac("state", site.encode(), bytes(32), head, body.encode())
     try:
-        with closing(sqlite3.connect(path)) as db:
-            db.executescript(
-                f"BEGIN; {_SCHEMA}"
-                f"INSERT INTO site VALUES ('{site}');"
-                f"PRAGMA application_id = {_APPLICATION_ID};"
-                f"PRAGMA user_version = {_SCHEMA_VERSION};"
-                "COMMIT;"
-            )
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("PRAGMA synchronous = OFF")  # nothing is in it; the seal waits for the disk
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
+            db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            db.execute("INSERT INTO site VALUES (?)", (site,))
+            db.execute("INSERT INTO state VALUES (?, ?)", (body, tag))
+            for name, value in _MARKS.items():
+                db.execute(f"PRAGMA {name} = {value}")
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: {error}") from error
+    create_seal(path, vault, salt)
 
 
-def open_store(path: Path) -> sqlite3.Connection:
-    """A connection that owns the file until it is closed or its process dies.
-
-    `LedgerError` if the file is missing, is no ledger, or another process (or connection) owns it.
-    """
-    if not path.is_file():
-        raise LedgerError(f"{path}: no such ledger")
-    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection that owns the file until it is closed or its process dies."""
+    db = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw&psow=1",  # psow: the log is never padded
+        uri=True,
+        timeout=0,
+        isolation_level=None,
+        check_same_thread=False,
+    )
     try:
         for pragma in (
-            "locking_mode = EXCLUSIVE",
-            "journal_mode = TRUNCATE",  # PERSIST would leave erased key material in the journal
+            "locking_mode = EXCLUSIVE",  # before the first access: then no shared memory is used
             "synchronous = FULL",
             "secure_delete = ON",
+            "wal_autocheckpoint = 0",
+            "cache_spill = OFF",  # nothing reaches the log before its commit
             "temp_store = MEMORY",
-            "foreign_keys = ON",
+            "mmap_size = 0",
         ):
             db.execute(f"PRAGMA {pragma}").fetchall()
         db.execute("BEGIN EXCLUSIVE")  # takes the lock; the locking mode keeps it
         db.execute("COMMIT")
-        marks = tuple(
-            db.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("application_id", "user_version")
-        )
+        [(mode,)] = db.execute("PRAGMA journal_mode").fetchall()
     except sqlite3.Error as error:
         db.close()
         busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-        reason = "open in another process" if busy else str(error)
-        raise LedgerError(f"{path}: {reason}") from error
-    if marks != (_APPLICATION_ID, _SCHEMA_VERSION):
+        raise LedgerError(f"{path}: {'open in another process' if busy else error}") from error
+    if mode != "wal":
         db.close()
-        raise LedgerError(f"{path}: not a key ledger of schema {_SCHEMA_VERSION}")
+        raise LedgerUntrusted(f"{path}: its journal mode was changed from outside")
     return db

@@ -2,10 +2,11 @@
 
 Run `python -m kms.server CONFIG.json`.
 
-A thin shell: TLS gives the caller's SAE ID, `kms.api` gives the answer. Without a certificate of
-the site's authority that is made for clients, the TLS handshake fails; a request is authenticated
-by the certificate of its connection. Logs (standard error) hold callers, paths and codes, never
-bodies.
+A thin shell: TLS gives the caller's SAE ID, `kms.api` the answer, `kms.commit` one durable
+transaction for all requests that wait together, `kms.listener` the connections. Without a
+certificate of the site's authority that is made for clients, the TLS handshake fails; with one that
+is revoked or has run out, the request is answered 401. Logs (standard error) hold callers, paths
+and codes, never bodies.
 """
 
 from __future__ import annotations
@@ -16,71 +17,227 @@ import resource
 import signal
 import ssl
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from cryptography import x509
 
-from kms import api
+from kms import api, inner
+from kms.certificates import Caller
+from kms.commit import GroupCommit
 from kms.configuration import KmsConfiguration
-from kms.identity import identity
+from kms.identity import Role
 from kms.ledger import Ledger
-from kms.messages import Error
+from kms.listener import Connection, Listener
+from kms.messages import Error, JsonObject
+from kms.metrics import CONTENT_TYPE, Tally, exposition
+from kms.peer import Peer
+from kms.revocation import RevocationList, load_authorities
+from kms.steady_clock import SteadyClock
 from topo.errors import InputError, LedgerError, ProtocolError, QntnError
 
-MAX_BODY_BYTES = 64 * 1024
 _LOG = logging.getLogger("kms.server")
 _CLOSING_TIMEOUT_S = 1.0
+_SPARE_FILES = 64
+"""File descriptors beside those of connections."""
 
 Clock = Callable[[], datetime]
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def make_app(
-    ledger: Ledger, configuration: KmsConfiguration, clock: Clock = _utc_now
-) -> web.Application:
-    """The HTTP side of one KME over an open ledger."""
-    if ledger.site != configuration.site:
-        raise LedgerError(
-            f"{ledger.path}: belongs to site {ledger.site}, this KME is at {configuration.site}"
-        )
+class _Handler(web.RequestHandler):
+    """aiohttp's connection, with our bookkeeping and our words for what is not HTTP."""
 
-    def shell(handler: api.Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+    __slots__ = ("caller", "connection", "listener")
+
+    def __init__(self, manager: web.Server, connection: Connection, listener: Listener) -> None:
+        limits = listener.limits
+        super().__init__(
+            manager,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=limits.idle_s,  # counts from the start of the connection on
+            access_log=None,  # type: ignore[arg-type]
+            max_line_size=limits.head_line_bytes,
+            max_field_size=limits.head_line_bytes,
+            max_headers=limits.headers,
+            lingering_time=_CLOSING_TIMEOUT_S,
+            auto_decompress=False,  # the API knows no Content-Encoding
+        )
+        self.connection, self.listener = connection, listener
+        self.caller: Caller | None = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.listener.forget(self.connection)
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is not HTTP is 400; what fails here is 503, and only the log says how."""
+        if status == 400:
+            _LOG.info("%s: not HTTP", self.connection.address)
+            response = _json(400, Error(message="bad request format: not HTTP/1.1").to_json())
+        else:
+            _LOG.error("%s: request failed", self.connection.address, exc_info=exc)
+            response = _json(503, Error(message="internal error").to_json())
+        response.force_close()
+        return response
+
+
+class KmeServer:
+    """One KME over an open ledger: its application and everything around it."""
+
+    def __init__(
+        self, ledger: Ledger, configuration: KmsConfiguration, clock: Clock = utc_now
+    ) -> None:
+        self.configuration, self.clock = configuration, clock
+        self.now = SteadyClock(clock)  # of keys and limits; `clock` is for certificates
+        self.kme = api.Kme.start(ledger, configuration, self.now())
+        self.tally = Tally()
+        self.commits: GroupCommit[api.Answer] = GroupCommit(self._transaction)
+        self.authorities = load_authorities(configuration.ca_path)
+        self.peer: Peer | None = None
+        if configuration.peer is not None:
+            self.peer = Peer(self.kme, configuration.peer, self.now)
+        self.revocations: RevocationList | None = None
+        if configuration.crl_path is not None:
+            self.revocations = RevocationList(configuration.crl_path, self.authorities)
+            self.revocations.is_revoked(b"", 0, clock())  # say now what is wrong with the file
+
+    def application(self) -> web.Application:
+        """The HTTP side."""
+        app = web.Application()
+        keys = "/api/v1/keys/{sae_id}"
+        status = self._shell("status", api.get_status)
+        enc_keys = self._shell("enc_keys", api.get_key)
+        dec_keys = self._shell("dec_keys", api.get_key_with_key_ids)
+        for method, path, serve_request in (  # no HEAD: it would consume keys and show none
+            ("GET", f"{keys}/status", status),
+            ("GET", f"{keys}/enc_keys", enc_keys),
+            ("POST", f"{keys}/enc_keys", enc_keys),
+            ("GET", f"{keys}/dec_keys", dec_keys),
+            ("POST", f"{keys}/dec_keys", dec_keys),
+        ):
+            app.router.add_route(method, path, serve_request, expect_handler=_any_expectation)
+        inner.add_routes(app, self)
+        return app
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """What one group of requests happens in; keys whose time is over go first."""
+        with self.kme.ledger.batch():
+            self.kme.ledger.expire(self.now())
+            yield
+
+    def _shell(
+        self, name: str, handler: api.Handler
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        # With a peer, TLS trusts its authority too; then who made a certificate is looked at again.
+        sae_authorities = self.authorities if self.peer is not None else ()
+
         async def serve_request(request: web.Request) -> web.Response:
-            caller = "-"
+            loop = asyncio.get_running_loop()
+            begin_s = loop.time()
+            protocol = request.protocol
+            if isinstance(protocol, _Handler):
+                protocol.listener.touch(protocol.connection)
+            sae_id, close = "-", False
             try:
-                caller = identity(request.get_extra_info("peercert"), "sae")
+                sae_id = self.authenticate(request, "sae", sae_authorities).name
+                most_bytes = self.configuration.limits.body_bytes
+                posted = request.method == "POST"
                 asked = api.Request(
-                    method="POST" if request.method == "POST" else "GET",
+                    method="POST" if posted else "GET",
                     sae_id=request.match_info["sae_id"],
                     query=tuple(request.query.items()),
-                    body=await request.read() if request.method == "POST" else b"",
+                    body=await self.body(request, most_bytes) if posted else b"",
                 )
-                status, body = handler(ledger, configuration, caller, asked, clock())
+                status, body = await self.commits.run(
+                    partial(handler, self.kme, sae_id, asked, self.now())
+                )
+            except BadBody as error:
+                status, body, close = 400, Error(message=str(error)).to_json(), True
             except ProtocolError as error:
-                status, body = 401, Error(message=str(error)).to_json()
-            except web.HTTPRequestEntityTooLarge:
-                status, body = 400, Error(message=f"body over {MAX_BODY_BYTES} bytes").to_json()
-            _LOG.info("%s %s %s %d", caller, request.method, request.raw_path, status)
-            return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
+                _LOG.warning("%s: %s", request.remote, error)
+                self.tally.refused_certificates += 1
+                status, body, close = 401, Error(message=str(error)).to_json(), True
+            except InputError as error:
+                _LOG.error("%s", error)
+                status, body = 503, Error(message="certificates cannot be checked").to_json()
+            except LedgerError as error:
+                _LOG.error("%s", error)
+                status, body = 503, Error(message="key store failure").to_json()
+            _LOG.info("%s %s %s %d", sae_id, request.method, request.raw_path, status)
+            delivered = len(body["keys"]) if status == 200 and "keys" in body else 0
+            self.tally.count(name, sae_id, status, delivered, loop.time() - begin_s)
+            response = _json(status, body)
+            if close:
+                response.force_close()
+            if isinstance(protocol, _Handler):
+                protocol.listener.touch(protocol.connection)
+            return response
 
         return serve_request
 
-    app = web.Application(client_max_size=MAX_BODY_BYTES)
-    keys = "/api/v1/keys/{sae_id}"
-    app.add_routes(
-        [  # no HEAD: it would consume keys and show none
-            web.get(f"{keys}/status", shell(api.get_status), allow_head=False),
-            web.get(f"{keys}/enc_keys", shell(api.get_key), allow_head=False),
-            web.post(f"{keys}/enc_keys", shell(api.get_key)),
-            web.get(f"{keys}/dec_keys", shell(api.get_key_with_key_ids), allow_head=False),
-            web.post(f"{keys}/dec_keys", shell(api.get_key_with_key_ids)),
-        ]
-    )
-    return app
+    def authenticate(
+        self, request: web.Request, role: Role, authorities: Sequence[x509.Certificate]
+    ) -> Caller:
+        """Whose request this is (clause 4: each request, not each connection)."""
+        protocol: Any = request.protocol
+        caller: Caller | None = protocol.caller if role == "sae" else None
+        if caller is None:
+            tls: ssl.SSLObject | None = request.get_extra_info("ssl_object")
+            der = None if tls is None else tls.getpeercert(binary_form=True)
+            if tls is None or der is None:
+                raise ProtocolError("no certificate")
+            caller = Caller.of(tls.getpeercert() or {}, der, role, authorities)
+            if role == "sae":
+                protocol.caller = caller
+        caller.check(self.revocations, self.clock())
+        return caller
+
+    async def body(self, request: web.Request, most_bytes: int) -> bytes:
+        """A request's whole body; `BadBody` says why there is none."""
+        too_long = f"bad request format: body over {most_bytes} bytes"
+        if (request.content_length or 0) > most_bytes:
+            raise BadBody(too_long)
+        try:
+            async with asyncio.timeout(self.configuration.limits.body_s):
+                return await request.clone(client_max_size=most_bytes).read()
+        except web.HTTPRequestEntityTooLarge:
+            raise BadBody(too_long) from None
+        except TimeoutError:
+            raise BadBody("bad request format: body incomplete") from None
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
+            raise BadBody("bad request format: body not as its headers say") from None
+
+
+class BadBody(ProtocolError):
+    """A body that cannot be read to its end; becomes the answer."""
+
+
+def _json(status: int, body: JsonObject) -> web.Response:
+    headers = {"Cache-Control": "no-store", "Server": "qntn"}
+    return web.json_response(body, status=status, headers=headers)
+
+
+async def _any_expectation(request: web.Request) -> None:
+    """`Expect: 100-continue` waits for nothing here; any other expectation is passed over."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
 
 
 def tls_context(configuration: KmsConfiguration) -> ssl.SSLContext:
@@ -88,8 +245,12 @@ def tls_context(configuration: KmsConfiguration) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
+    context.num_tickets = 0  # SAEs keep their connections; a ticket would be wasted on most
     try:
         context.load_verify_locations(configuration.ca_path)
+        if configuration.peer is not None:
+            context.load_verify_locations(configuration.peer.ca_path)
         context.load_cert_chain(configuration.certificate_path, configuration.key_path)
     except OSError as error:
         files = (configuration.ca_path, configuration.certificate_path, configuration.key_path)
@@ -102,32 +263,63 @@ async def serve_until(
     configuration: KmsConfiguration,
     stop: asyncio.Event,
     ready: Callable[[int], None],
-    clock: Clock = _utc_now,
+    clock: Clock = utc_now,
 ) -> None:
     """Serve until `stop` is set; `ready` is called with the port once connections are accepted."""
+    context = tls_context(configuration)
+    server = KmeServer(ledger, configuration, clock)
     runner = web.AppRunner(
-        make_app(ledger, configuration, clock),
-        access_log=None,
-        auto_decompress=False,  # the API knows no Content-Encoding
-        shutdown_timeout=_CLOSING_TIMEOUT_S,
+        server.application(), access_log=None, shutdown_timeout=_CLOSING_TIMEOUT_S
     )
     await runner.setup()
+    manager = runner.server
+    assert manager is not None
+    listener = Listener(
+        context,
+        configuration.limits,
+        lambda connection: _Handler(manager, connection, listener),
+    )
+    in_touch: asyncio.Task[None] | None = None
+    metrics = web.AppRunner(_metrics_application(server, listener), access_log=None)
     try:
-        host, port = configuration.listen_host, configuration.listen_port
-        site = web.TCPSite(runner, host, port, ssl_context=tls_context(configuration))
-        try:
-            await site.start()
-        except OSError as error:
-            raise InputError(f"cannot listen on {host} port {port}: {error.strerror}") from error
-        ready(int(runner.addresses[0][1]))
+        port = await listener.start(configuration.listen_host, configuration.listen_port)
+        if configuration.metrics_port is not None:
+            await metrics.setup()
+            site = web.TCPSite(metrics, configuration.metrics_host, configuration.metrics_port)
+            try:
+                await site.start()
+            except OSError as error:
+                at = f"{configuration.metrics_host} port {configuration.metrics_port}"
+                raise InputError(f"metrics: cannot listen on {at}: {error.strerror}") from error
+            _LOG.info("metrics at http://%s:%d/metrics", *metrics.addresses[0][:2])
+        if server.peer is not None:
+            in_touch = asyncio.create_task(server.peer.keep_in_touch())
+        ready(port)
         await stop.wait()
     finally:
+        if in_touch is not None:
+            in_touch.cancel()
+            await asyncio.gather(in_touch, return_exceptions=True)
+        await listener.close()
+        await metrics.cleanup()
         await runner.cleanup()
+        await listener.abort()
+
+
+def _metrics_application(server: KmeServer, listener: Listener) -> web.Application:
+    async def metrics(request: web.Request) -> web.Response:
+        text = exposition(server.kme, server.tally, listener, server.commits.counters, server.now())
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics)])
+    return app
 
 
 def serve(configuration: KmsConfiguration) -> None:
     """Run one KMS site in this process until SIGTERM or SIGINT; writes READY on standard output."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no key material in a core file
+    _allow_files(configuration.limits.connections + _SPARE_FILES)
 
     def ready(port: int) -> None:
         _LOG.info("%s at https://%s:%d", configuration.kme_id, configuration.listen_host, port)
@@ -139,8 +331,16 @@ def serve(configuration: KmsConfiguration) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await serve_until(ledger, configuration, stop, ready)
 
-    with Ledger(configuration.ledger_path) as ledger:
+    with Ledger(configuration.ledger_path, configuration.ledger_secret()) as ledger:
         asyncio.run(run(ledger))
+
+
+def _allow_files(number: int) -> None:
+    """Raise the limit of open files as far as may be and is needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        most = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def main(arguments: list[str]) -> int:

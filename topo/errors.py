@@ -16,6 +16,7 @@
     ├── KeySupplyError             exit 1   no key where one is needed
     │   ├── NoKeyFromPass          exit 1   a quantum pass yielded no key, and why
     │   ├── LedgerError            exit 1   the key ledger refuses
+    │   │   ├── LedgerUntrusted    exit 1   its files were changed or rolled back from outside (`kms.vault`)
     │   │   ├── PoolExhausted      exit 1   fewer keys in store than asked for (`kms.ledger`)
     │   │   └── KeyNotFound        exit 1   no such key for this pair, or delivered (`kms.ledger`)
     │   └── KmsRefused             exit 1   a KMS answered 400, 401 or 503

@@ -1,125 +1,143 @@
-"""kill -9 in the middle of deliveries: after a restart no key is delivered a second time.
+"""kill -9 at random moments under load: no key twice, hardly one lost, and both sites agree again.
 
-The worker is a process that writes each delivered key to a pipe as soon as it has it. What it got
-but could not write any more is lost, which is allowed; what it wrote must never appear again.
+A child process delivers keys at one site, several requests in one transaction, and writes each to a
+pipe as soon as it may be released. It is killed at any moment: while it opens and recovers the store,
+commits, or makes a checkpoint. What it had but could not write any more is lost, which is allowed,
+one key for each worker; what it wrote must never appear again.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from kms import ledger_store
 from kms.key_id import parse_key_id
-from kms.ledger import KeyNotFound, Ledger
+from kms.ledger import Ledger
+from kms.reconcile import disagreements, reconcile, summarise
+from topo.errors import QntnError
 
 pytestmark = pytest.mark.crash
 NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)
-BATCH = 3
-
-_TAKE = """
-import sys
-from datetime import UTC, datetime
-from kms.ledger import Ledger, PoolExhausted
-ledger = Ledger(sys.argv[1])
-print("OPEN", flush=True)
-while True:
-    keys = ledger.take("a", "b", 256, 3, datetime.now(UTC))
-    print(*(f"{name}={key.hex()}" for name, key in keys), flush=True)
-"""
-
-_FETCH = """
-import sys
-from datetime import UTC, datetime
-from kms.ledger import Ledger
-ledger = Ledger(sys.argv[1])
-print("OPEN", flush=True)
-for line in sys.stdin:
-    keys = ledger.fetch("a", "b", line.split(), datetime.now(UTC))
-    print(*(f"{name}={key.hex()}" for name, key in keys), flush=True)
-"""
+WORKERS = 4
+Told = list[tuple[str, str, bytes]]
 
 
-def killed_after(code: str, path: Path, lines: int, asks: str = "") -> dict[str, bytes]:
-    """Run a worker, kill it at some moment after its `lines`-th line; the keys it has told of."""
-    worker = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.write(asks)
-    worker.stdin.flush()
-    told = [worker.stdout.readline() for _ in range(lines + 1)]
-    worker.kill()
-    told += worker.communicate()[0].splitlines(keepends=True)
-    assert told[0] == "OPEN\n"
-    whole = [line for line in told[1:] if line.endswith("\n")]
-    pairs = [word.split("=") for line in whole for word in line.split()]
-    return {name: bytes.fromhex(key) for name, key in pairs}
+def deliver(path: Path, to_fetch: Sequence[str], pipe: int) -> None:
+    """Each worker takes a key and fetches one, in one transaction; then the keys are released."""
+    with Ledger(path) as ledger:
+        os.write(pipe, b"open\n")
+        names = iter(to_fetch)
+        while True:
+            with ledger.batch():
+                keys = [
+                    ("take", *ledger.take(f"m{worker}", "s", 256, 1, NOW)[0])
+                    for worker in range(WORKERS)
+                ]
+                for wanted in islice(names, WORKERS):
+                    master, _, name = wanted.partition("=")
+                    keys.append(("fetch", *ledger.fetch(master, "s", [name], NOW)[0]))
+            told = "".join(f"{what} {name} {key.hex()}\n" for what, name, key in keys)
+            os.write(pipe, told.encode())
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(1000, marks=pytest.mark.long)])
-def test_no_key_is_taken_twice(tmp_path: Path, rounds: int) -> None:
-    path, rng = tmp_path / "u", Random(1)
-    blocks = {number: rng.randbytes(60_000) for number in range(1 + rounds // 4)}
-    with Ledger.create(path, "U") as ledger:
-        for number, material in blocks.items():
-            ledger.add_block(number, material, "", NOW)
+def killed(path: Path, to_fetch: Sequence[str], rng: Random) -> Told:
+    """Run `deliver` in a child and kill it, mostly under load; the keys it has told of."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            deliver(path, to_fetch, sink)
+        except QntnError as error:
+            os.write(2, f"child: {error}\n".encode())
+        finally:
+            os._exit(1)  # it is to be killed, not to end
+    os.close(sink)
+    with os.fdopen(source, "rb") as pipe:
+        if rng.random() < 0.8:
+            assert pipe.readline() == b"open\n"
+        time.sleep(rng.uniform(0.0, 0.04))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        lines = pipe.read().decode().splitlines(keepends=True)
+    assert os.WIFSIGNALED(status), "the child ended by itself"
+    words = [line.split() for line in lines if line.endswith("\n") and line != "open\n"]
+    return [(what, name, bytes.fromhex(key)) for what, name, key in words]
 
-    seen: dict[str, bytes] = {}
-    for _ in range(rounds):
-        told = killed_after(_TAKE, path, lines=rng.randint(0, 25))
-        assert not told.keys() & seen.keys()
-        seen |= told
-        with Ledger(path) as ledger:  # recovers, and is whole
-            counts = ledger.counts()
-            assert len(ledger.audit_trail()) == len(blocks) + (
-                (counts.own_bytes - counts.own_free_bytes) // 32 // BATCH
-            )
-    assert len(seen) > 5 * rounds
 
-    places: set[tuple[int, int]] = set()
-    for name, key in seen.items():
+@contextmanager
+def used(path: Path) -> Iterator[tuple[int, int]]:
+    with Ledger(path) as ledger:
+        spent = ledger.consumption()
+    yield spent.taken_keys, spent.fetched_keys
+
+
+@pytest.mark.parametrize("rounds", [40, pytest.param(1000, marks=pytest.mark.long)])
+def test_k4_killed_under_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
+    monkeypatch.setattr(ledger_store, "_LOG_BYTES", 60_000)  # checkpoints every few transactions
+    rng = Random(rounds)
+    paths = tmp_path / "u", tmp_path / "n"
+    block = rng.randbytes(200_000 + 4_000 * rounds)
+    for path, site in zip(paths, ("U", "N"), strict=True):
+        with Ledger.create(path, site) as ledger:
+            ledger.add_block(5, block, "", NOW)
+
+    issued: tuple[dict[str, bytes], ...] = ({}, {})
+    owner: dict[str, str] = {}
+    fetched: set[str] = set()
+    known = [(0, 0), (0, 0)]
+    lost_names: set[str] = set()
+    for number in range(rounds):
+        side = number % 2
+        gone = fetched | lost_names
+        open_names = [name for name in issued[1 - side] if name not in gone][: 50 * WORKERS]
+        to_fetch = [f"{owner[name]}={name}" for name in open_names]
+        told = killed(paths[side], to_fetch, rng)
+        taken = [(name, key) for what, name, key in told if what == "take"]
+        got = [(name, key) for what, name, key in told if what == "fetch"]
+
+        assert not {name for name, _ in taken} & issued[side].keys(), "a key_ID issued twice"
+        assert len({name for name, _ in taken}) == len(taken)
+        for index, (name, key) in enumerate(taken):
+            issued[side][name] = key
+            owner[name] = f"m{index % WORKERS}"
+        for name, key in got:
+            assert name not in fetched, "a key fetched twice"
+            assert key == issued[1 - side][name]
+            fetched.add(name)
+
+        with used(paths[side]) as now_used:
+            lost = [now - before for now, before in zip(now_used, known[side], strict=True)]
+            lost = [lost[0] - len(taken), lost[1] - len(got)]
+        assert all(0 <= keys <= WORKERS for keys in lost), "more than one key lost by a worker"
+        lost_names.update(open_names[len(got) : len(got) + lost[1]])
+        known[side] = now_used
+
+    places = set()
+    for name, key in {**issued[0], **issued[1]}.items():
         at = parse_key_id(name).location
-        assert key == blocks[at.block_number][at.offset_bytes : at.offset_bytes + 32]
-        assert at.offset_bytes % 32 == 0  # keys of one size lie on a grid: distinct means disjoint
-        places.add((at.block_number, at.offset_bytes))
-    assert len(places) == len(seen)
+        assert key == block[at.offset_bytes : at.offset_bytes + 32]
+        places.add((at.offset_bytes - 32) // 32 if name in issued[0] else -at.offset_bytes)
+    assert len(places) == len(issued[0]) + len(issued[1]) > rounds
 
-
-@pytest.mark.parametrize("rounds", [20, pytest.param(1000, marks=pytest.mark.long)])
-def test_no_key_is_fetched_twice(tmp_path: Path, rounds: int) -> None:
-    rng = Random(2)
-    with Ledger.create(tmp_path / "u", "U") as at_u:
-        Ledger.create(tmp_path / "n", "N").close()
-        for number in range(1 + rounds // 10):
-            block = rng.randbytes(60_000)
-            at_u.add_block(number, block, "", NOW)
-            with Ledger(tmp_path / "n") as at_n:
-                at_n.add_block(number, block, "", NOW)
-
-        for _ in range(rounds):
-            issued = dict(at_u.take("a", "b", 256, 60, NOW))
-            names = list(issued)
-            asks = "".join(" ".join(names[i : i + BATCH]) + "\n" for i in range(0, 60, BATCH))
-            told = killed_after(_FETCH, tmp_path / "n", lines=rng.randint(0, 15), asks=asks)
-            assert told.items() <= issued.items()
-            with Ledger(tmp_path / "n") as at_n:
-                for start in range(0, 60, BATCH):
-                    batch = names[start : start + BATCH]
-                    try:
-                        keys = at_n.fetch("a", "b", batch, NOW)
-                    except KeyNotFound:
-                        for name in batch:  # a batch went as a whole or stayed as a whole
-                            with pytest.raises(KeyNotFound):
-                                at_n.fetch("a", "b", [name], NOW)
-                    else:
-                        assert not told.keys() & set(batch)
-                        assert keys == [(name, issued[name]) for name in batch]
+    with Ledger(paths[0]) as at_u, Ledger(paths[1]) as at_n:
+        sites = at_u, at_n
+        for _ in range(2):
+            assert reconcile(at_n, summarise(at_u), NOW).alarms == ()
+            assert reconcile(at_u, summarise(at_n), NOW).alarms == ()
+        assert disagreements(summarise(at_u), summarise(at_n)) == []
+        gone = fetched | lost_names
+        for side in (0, 1):  # every key that was told of can be fetched, if it has not been
+            for name, key in issued[side].items():
+                if name not in gone:
+                    again = sites[1 - side].fetch(owner[name], "s", [name], NOW)
+                    assert again == [(name, key)]

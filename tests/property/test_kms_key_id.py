@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kms.key_id import KeyLocation, derive_naming_key, format_key_id, is_genuine, parse_key_id
+from kms.key_id import KeyLocation, derive_naming_key, find_slaves, format_key_id, parse_key_id
 from topo.errors import ProtocolError
 
 locations = st.builds(
@@ -23,7 +23,7 @@ naming_keys = st.binary(min_size=32, max_size=32).map(derive_naming_key)
 
 def recognised(text: str, master: str, slave: str, naming_key: bytes) -> bool:
     try:
-        return is_genuine(parse_key_id(text), master, slave, naming_key)
+        return find_slaves(parse_key_id(text), master, [slave], naming_key, 1) == {slave}
     except ProtocolError:
         return False
 
@@ -59,3 +59,22 @@ def test_bound_to_its_pair(
 def test_other_texts_are_refused_cleanly(text: str) -> None:
     with pytest.raises(ProtocolError):
         parse_key_id(text)
+
+
+@given(
+    locations,
+    sae_ids,
+    st.sets(sae_ids, min_size=1, max_size=4),
+    st.sets(sae_ids, max_size=3),
+    naming_keys,
+)
+def test_several_slaves_are_found_among_others(
+    location: KeyLocation, master: str, slaves: set[str], others: set[str], naming_key: bytes
+) -> None:
+    name = parse_key_id(format_key_id(location, master, slaves, naming_key))
+    assert find_slaves(name, master, slaves | others, naming_key, 4) == slaves
+    assert find_slaves(name, master, others - slaves, naming_key, 4) == frozenset()
+    assert find_slaves(name, master + "x", slaves | others, naming_key, 4) == frozenset()
+    if len(slaves) > 1:
+        assert find_slaves(name, master, slaves, naming_key, len(slaves) - 1) == frozenset()
+        assert find_slaves(name, master, sorted(slaves)[1:], naming_key, 4) == frozenset()

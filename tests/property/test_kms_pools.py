@@ -16,6 +16,7 @@ from kms.key_id import NAMING_AREA_BYTES, parse_key_id
 from kms.ledger import KeyNotFound, Ledger, PoolExhausted
 
 NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)
+IN_MEMORY = next((path for path in ("/dev/shm",) if Path(path).is_dir()), None)
 sides = st.sampled_from((0, 1))
 
 
@@ -24,7 +25,7 @@ class TwoSites(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = Path(tempfile.mkdtemp(dir=IN_MEMORY))
         self.sites = [
             Ledger.create(self.folder / "u", "U"),
             Ledger.create(self.folder / "n", "N"),

@@ -22,7 +22,7 @@ from kms.client import Kms014Client, site_status
 from kms.configuration import KmsConfiguration, SaePair
 from kms.ledger import Ledger
 from kms.pki import Credentials, SiteFiles, init_site
-from kms.server import make_app, serve_until, tls_context
+from kms.server import KmeServer, serve_until, tls_context
 from topo.errors import InputError, KeySupplyError, KmsRefused, LedgerError, ProtocolError
 
 NOW = datetime.now(UTC)
@@ -245,7 +245,7 @@ def test_addresses_and_files_that_cannot_be(sites: tuple[Site, Site], tmp_path: 
 
 def test_the_server_refuses_the_other_sites_ledger(sites: tuple[Site, Site]) -> None:
     with pytest.raises(LedgerError, match="belongs to site N"):
-        make_app(sites[1].ledger, sites[0].configuration)
+        KmeServer(sites[1].ledger, sites[0].configuration)
 
 
 def test_no_key_material_in_the_logs(

@@ -134,21 +134,6 @@ def test_reopening_forgets_nothing(sites: Sites) -> None:
     assert site_n.fetch("a", "b", [name for name, _ in first + second], NOW) == first + second
 
 
-def test_delivered_material_is_gone_from_the_files(sites: Sites) -> None:
-    load(sites, 3, 100_000)
-    site_u, site_n = sites
-    keys = site_u.take("a", "b", 256, 50, NOW)
-    site_n.fetch("a", "b", [name for name, _ in keys[:25]], NOW)
-    [remaining] = site_n.take("b", "a", 256, 1, NOW)
-    for ledger, gone in ((site_u, keys), (site_n, [*keys[:25], remaining])):
-        ledger.close()
-        folder = ledger.path.parent
-        stored = b"".join(file.read_bytes() for file in folder.glob(f"{ledger.path.name}*"))
-        assert stored.startswith(b"SQLite")
-        assert not [name for name, key in gone if key in stored]
-    assert keys[-1][1] in site_n.path.read_bytes()  # the search does find what is still stored
-
-
 def test_the_audit_trail_names_keys_and_holds_none(sites: Sites) -> None:
     load(sites, 3, 1000)
     [(name, key)] = sites[0].take("a", "b", 256, 1, NOW)

@@ -1,0 +1,150 @@
+"""`qntn kms`: what it makes, what it refuses, what it says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from experiments import cli
+from experiments.cli_kms import _described
+from kms.configuration import KmsConfiguration
+from kms.ledger import Ledger
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Kms = Callable[..., Said]
+SITE = (
+    *("--kme-id", "KME-A", "--peer-kme-id", "KME-B", "--server", "kme.example", "--server"),
+    *("192.0.2.1", "--pair", "vpn/a=vpn/b", "--pair", "x=y", "--site", "N", "--port", "1"),
+)
+
+
+@pytest.fixture
+def kms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kms:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["qntn", "kms", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exited:
+            cli.main()
+            sys.exit(0)
+        return Said(int(exited.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def opened(folder: str) -> tuple[KmsConfiguration, Ledger]:
+    configuration = KmsConfiguration.load(f"{folder}/kms.json")
+    return configuration, Ledger(configuration.ledger_path, configuration.ledger_secret())
+
+
+def test_a_pair_shares_its_first_block(kms: Kms) -> None:
+    said = kms("init", "sites", "--key-bytes", 5000, "--port", 7000)
+    assert said == (0, "sites/u/kms.json\nsites/n/kms.json\n", "")
+    (at_u, u), (at_n, n) = opened("sites/u"), opened("sites/n")
+    with u, n:
+        assert (at_u.listen_port, at_n.listen_port) == (7000, 7001)
+        assert at_u.metrics_port != at_n.metrics_port
+        assert (at_u.site, at_n.site) == ("U", "N")
+        from datetime import UTC, datetime
+
+        now = datetime.now(UTC)
+        keys = u.take("EG-U", "EG-N", 256, 3, now)
+        assert n.fetch("EG-U", "EG-N", [name for name, _ in keys], now) == keys
+    assert {p.name for p in Path("sites/u").glob("*.key")} == {
+        "peer.key",
+        "ca.key",
+        "server.key",
+        "sae-EG-U.key",
+    }
+
+
+def test_one_site_and_its_key(kms: Kms, tmp_path: Path) -> None:
+    assert kms("init", "a", *SITE).code == 0
+    (tmp_path / "key").write_bytes(bytes(range(256)) * 4)
+    said = kms("load", "a", 7, "key", "--label", "courier", "--lifetime-h", 1)
+    assert (said.code, said.err) == (0, "")
+    configuration, ledger = opened("a")
+    with ledger:
+        assert ledger.site == "N"
+        assert ledger.has_block(7)
+    assert configuration.may_share("vpn/a", "vpn/b")
+    assert configuration.listen_host == "kme.example"
+    again = kms("load", "a", 7, "key")
+    assert (again.code, again.err) == (1, "qntn: block 7 is stored already\n")
+
+
+def test_revoke_and_issue(kms: Kms) -> None:
+    kms("init", "a", *SITE)
+    assert kms("revoke", "a", "vpn/a") == (0, "a/crl.pem\n", "")
+    assert kms("revoke", "a", "vpn/a").code == 2
+    assert kms("issue", "a", "vpn/a").out == "a/sae-vpn%2Fa.pem  a/sae-vpn%2Fa.key\n"
+    assert kms("issue", "a", "vpn/a").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("init", "a", "--server", "x"), 2, "--kme-id"),
+        (("init", "a", "--kme-id", "K"), 2, "--peer-kme-id"),
+        (("init", "a", *SITE, "--pair", "alone"), 2, "--pair alone: HERE=THERE"),
+        (("init", "a", *SITE, "--port", "70000"), 2, "listen_port"),
+        (("serve", "missing"), 2, "missing"),
+        (("status", "missing"), 2, "missing/kms.json: No such file"),
+        (("load", "missing", "1", "no key"), 2, "no key: No such file"),
+        (("revoke", "missing", "x"), 2, "ca.key"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    kms: Kms, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    found = kms(*arguments)
+    assert (found.code, found.out) == (code, "")
+    assert said in found.err
+    assert len(found.err.splitlines()) == 1
+    assert not Path("a").exists()
+
+
+def test_init_replaces_nothing(kms: Kms) -> None:
+    kms("init", "sites", "--key-bytes", 1000)
+    before = Path("sites/u/ca.key").read_bytes()
+    assert kms("init", "sites").code == 2
+    assert Path("sites/u/ca.key").read_bytes() == before
+
+
+def test_status_of_a_kme_that_is_not_there(kms: Kms) -> None:
+    kms("init", "a", *(part if part != "kme.example" else "127.0.0.1" for part in SITE))
+    said = kms("status", "a")
+    assert said.code == 1
+    assert "KME KME-A at https://127.0.0.1:1: " in said.err
+    assert kms("status", "a", "--sae", "nobody").code == 2
+
+
+def test_status_in_words() -> None:
+    status = json.loads(
+        '{"source_KME_ID": "A", "target_KME_ID": "B", "master_SAE_ID": "a", "slave_SAE_ID": "b",'
+        ' "key_size": 256, "stored_key_count": 7, "max_key_count": 9, "max_key_per_request": 1,'
+        ' "max_key_size": 1024, "min_key_size": 64, "max_SAE_ID_count": 0, "status_extension": {}}'
+    )
+    assert len(_described(status).splitlines()) == 3  # another maker's KME
+    status["status_extension"] = {
+        "qntn_pool_bits": 1792,
+        "qntn_rate_bits_per_s": 2.0,
+        "qntn_exhausted_in_s": 896.0,
+        "qntn_low_water": True,
+    }
+    assert "1792 bits for the masters here, LOW" in _described(status)
+    assert "in 896 s" in _described(status)
+    status["status_extension"]["qntn_exhausted_in_s"] = None
+    assert "never at that rate" in _described(status)

@@ -1,0 +1,221 @@
+"""Two sites after a partition, a crash, a roll-back: what each learns from the other's summary."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from kms.ledger import KeyNotFound, Ledger
+from kms.reconcile import Summary, disagreements, reconcile, summarise
+from kms.vault import LedgerUntrusted
+from topo.errors import LedgerError, ProtocolError
+
+NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)
+MATERIAL = Random(3).randbytes(4000)
+Sites = tuple[Ledger, Ledger]
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Sites:
+    pair = Ledger.create(tmp_path / "u", "U"), Ledger.create(tmp_path / "n", "N")
+    for ledger in pair:
+        ledger.add_block(1, MATERIAL, "", NOW, expires=NOW + timedelta(days=1))
+    return pair
+
+
+def agree(sites: Sites) -> bool:
+    return not disagreements(summarise(sites[0]), summarise(sites[1]))
+
+
+def exchange(sites: Sites) -> None:
+    """Each tells the other twice; as JSON, as it would travel."""
+    for _ in range(2):
+        for sender, receiver in (sites, sites[::-1]):
+            text = summarise(sender).model_dump_json()
+            assert reconcile(receiver, Summary.parse(text), NOW).alarms == ()
+
+
+def test_taken_is_reserved_and_fetched_is_settled(sites: Sites) -> None:
+    site_u, site_n = sites
+    keys = site_u.take("a", "b", 256, 10, NOW)
+    site_n.fetch("a", "b", [name for name, _ in keys[:4]], NOW)
+    assert not agree(sites)
+
+    result = reconcile(site_n, summarise(site_u), NOW)
+    assert (result.reserved_bytes, result.destroyed_bytes) == (6 * 32, 4 * 32)
+    result = reconcile(site_u, summarise(site_n), NOW)
+    assert (result.reserved_bytes, result.destroyed_bytes) == (0, 4 * 32)
+    assert agree(sites)
+    assert site_n.level("peer").reserved_bytes == site_u.level("own").delivered_bytes == 6 * 32
+    assert site_n.consumption().destroyed_bytes == 0  # settled is not wasted
+
+    assert site_n.fetch("a", "b", [name for name, _ in keys[4:]], NOW) == keys[4:]
+    exchange(sites)
+    assert agree(sites)
+    assert site_u.level("own").destroyed_bytes == 10 * 32
+    for name, _ in keys:
+        with pytest.raises(KeyNotFound):
+            site_n.fetch("a", "b", [name], NOW)
+
+
+def test_k14_a_partition_with_traffic_at_both_sites(sites: Sites, tmp_path: Path) -> None:
+    """Both serve from their halves; the key_IDs get through, the summaries do not."""
+    rng, waiting = Random(14), []
+    for _ in range(60):
+        side = rng.randrange(2)
+        waiting += [(1 - side, key) for key in sites[side].take("a", "b", 128, 1, NOW)]
+        if rng.random() < 0.6:
+            to, key = waiting.pop(rng.randrange(len(waiting)))
+            assert sites[to].fetch("a", "b", [key[0]], NOW) == [key]
+    exchange(sites)
+    assert agree(sites)
+    for to, key in waiting:
+        assert sites[to].fetch("a", "b", [key[0]], NOW) == [key]
+    exchange(sites)
+    assert agree(sites)
+    assert all(not site.level("peer").reserved_bytes for site in sites)
+
+
+def test_expired_at_one_site_is_destroyed_at_both(sites: Sites) -> None:
+    site_u, site_n = sites
+    [(name, _)] = site_u.take("a", "b", 256, 1, NOW)
+    site_n.expire(NOW + timedelta(days=1))
+    with pytest.raises(KeyNotFound):
+        site_n.fetch("a", "b", [name], NOW)
+    exchange(sites)
+    assert agree(sites)
+    assert site_u.stored_key_count(8) == 0
+    assert site_u.level("own").destroyed_bytes == site_u.level("own").total_bytes
+
+
+def test_different_bytes_under_one_number_are_destroyed(tmp_path: Path) -> None:
+    """A flipped bit behind the naming area: key_IDs would match and keys would not."""
+    sites = Ledger.create(tmp_path / "u", "U"), Ledger.create(tmp_path / "n", "N")
+    sites[0].add_block(1, MATERIAL, "", NOW)
+    sites[1].add_block(1, MATERIAL[:-1] + bytes([MATERIAL[-1] ^ 1]), "", NOW)
+    sites[0].take("a", "b", 256, 1, NOW)
+    statements = [summarise(site) for site in sites]
+    for site, other in zip(sites, statements[::-1], strict=True):
+        result = reconcile(site, other, NOW)
+        assert result.alarms == ("block 1: the two sites hold different bytes",)
+        assert site.stored_key_count(8) == 0
+    assert sites[0].audit_trail()[-1].detail["alarms"] == [
+        "block 1: the two sites hold different bytes"
+    ]
+
+
+def test_blocks_at_one_site_only_are_named_and_left(sites: Sites) -> None:
+    sites[0].add_block(7, MATERIAL[::-1], "", NOW)
+    sites[1].add_block(8, MATERIAL[1:], "", NOW)
+    result = reconcile(sites[1], summarise(sites[0]), NOW)
+    assert (result.only_here, result.only_there) == ((8,), (7,))
+    assert disagreements(summarise(sites[0]), summarise(sites[1])) == [
+        "block 7: at one site only",
+        "block 8: at one site only",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 100},
+        {"seen_version": 100},
+        {"blocks.0.number": 2},
+        {"blocks.0.length": 4001},
+        {"blocks.0.digest": "AAAA"},
+        {"blocks.0.own": [[32, "DELIVERED"]]},
+        {"blocks.0.peer": [[2016, "DESTROYED"]]},
+        {"blocks.0.tag": "AAAA"},
+    ],
+)
+def test_a_changed_summary_changes_nothing(sites: Sites, change: dict[str, object]) -> None:
+    site_u, site_n = sites
+    site_u.take("a", "b", 256, 1, NOW)
+    site_n.add_block(2, MATERIAL[::-1], "", NOW)
+    told = summarise(site_u).model_dump(mode="json")
+    [(path, value)] = change.items()
+    place = told
+    *steps, last = path.split(".")
+    for step in steps:
+        place = place[int(step)] if step.isdigit() else place[step]  # type: ignore[index]
+    place[last] = value
+    before = site_n.level("own"), site_n.level("peer")
+    result = reconcile(site_n, Summary.model_validate_json(Summary(**told).model_dump_json()), NOW)
+    assert "not authentic" in result.alarms[0]
+    assert (site_n.level("own"), site_n.level("peer")) == before
+    site_n.take("a", "b", 256, 1, NOW)  # and it goes on serving
+    reconcile(site_n, summarise(site_u), NOW)
+
+
+def test_own_old_and_other_messages_are_refused(sites: Sites) -> None:
+    site_u, site_n = sites
+    old = summarise(site_u)
+    with pytest.raises(ProtocolError, match="which is this one"):
+        reconcile(site_u, old, NOW)
+    site_u.take("a", "b", 256, 1, NOW)
+    reconcile(site_n, summarise(site_u), NOW)
+    reconcile(site_n, summarise(site_u), NOW)  # the same again does no harm
+    with pytest.raises(ProtocolError, match="a replay"):
+        reconcile(site_n, old, NOW)
+    for text in ("", "[]", "{}", old.model_dump_json()[:-1], b"\xff"):
+        with pytest.raises(ProtocolError, match="not a summary"):
+            Summary.parse(text)
+
+
+@pytest.mark.parametrize("lost_are", ["keys fetched there", "keys told of", "keys fetched here"])
+def test_k7_all_files_rolled_back_together(sites: Sites, tmp_path: Path, lost_are: str) -> None:
+    """Its own files are consistent: only the other site can tell."""
+    site_u, site_n = sites
+    for_u = site_n.take("b", "a", 256, 3, NOW)
+    site_u.close()
+    (tmp_path / "backup").mkdir()
+    for file in tmp_path.glob("u*"):
+        shutil.copy(file, tmp_path / "backup")
+    taken: list[tuple[str, bytes]] = []
+    with Ledger(site_u.path) as lost:
+        if lost_are == "keys fetched here":
+            lost.fetch("b", "a", [name for name, _ in for_u], NOW)
+        else:
+            taken = lost.take("a", "b", 256, 3, NOW)
+        if lost_are == "keys fetched there":
+            site_n.fetch("a", "b", [name for name, _ in taken], NOW)
+        else:
+            reconcile(site_n, summarise(lost), NOW)
+    for file in (tmp_path / "backup").iterdir():
+        shutil.copy(file, tmp_path)
+
+    with Ledger(site_u.path, wait_for_peer=True) as back:
+        with pytest.raises(LedgerError, match="waits for the other site"):
+            back.take("a", "b", 256, 1, NOW)
+        result = reconcile(back, summarise(site_n), NOW)
+        assert "rolled back" in result.alarms[-1]
+        with pytest.raises(LedgerUntrusted, match="rolled back"):
+            back.take("a", "b", 256, 1, NOW)
+    with Ledger(site_u.path) as back:  # it does not forget that
+        for refused in (
+            lambda: back.take("a", "b", 256, 1, NOW),
+            lambda: back.fetch("a", "b", [], NOW),
+            lambda: back.take_pad(1, "", NOW),
+            lambda: back.add_block(2, MATERIAL, "", NOW),
+        ):
+            with pytest.raises(LedgerUntrusted, match="rolled back"):
+                refused()
+        assert back.start_over(NOW) > 0
+        back.add_block(2, MATERIAL[::-1], "", NOW)
+        site_n.add_block(2, MATERIAL[::-1], "", NOW)
+        [again] = back.take("a", "b", 256, 1, NOW)
+        assert again[0] not in dict(taken)
+        assert site_n.fetch("a", "b", [again[0]], NOW) == [again]
+        exchange((back, site_n))
+        assert agree((back, site_n))
+
+
+def test_waiting_for_the_peer_ends_with_its_summary(sites: Sites) -> None:
+    sites[0].close()
+    with Ledger(sites[0].path, wait_for_peer=True) as site_u:
+        reconcile(site_u, summarise(sites[1]), NOW)
+        assert len(site_u.take("a", "b", 256, 1, NOW)) == 1
