@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from experiments import cli_hybrid, cli_kms, cli_missions, cli_quantum
+from experiments import cli_gateway, cli_hybrid, cli_kms, cli_missions, cli_quantum
+from experiments.bench import gateways_report
 from topo.errors import QntnError
 from topo.planner import build_plan
 from topo.scenario import SHIPPED, Scenario, find, load
@@ -45,7 +46,6 @@ OutOption = Annotated[
     Path | None, typer.Option(help="Run folder; by default runs/<UTC time>-<name>/.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-ConfigArgument = Annotated[Path, typer.Argument(help="Its configuration, a JSON file.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -217,16 +217,9 @@ def shell(
 app.command()(cli_quantum.passes)
 app.command()(cli_quantum.qkd)
 app.command()(cli_missions.missions)
-
-
-@app.command()
-def gateway(config: ConfigArgument) -> None:
-    """An encryption gateway on its own, until SIGTERM; its configuration is a JSON file."""
-    from gateways.gateway import main as run_gateway
-
-    raise typer.Exit(run_gateway([str(config)]))
-
-
+app.command()(cli_gateway.decrypt)
+app.command()(cli_gateway.tfs)
+app.add_typer(cli_gateway.app, name="gateway")
 app.add_typer(cli_kms.app, name="kms")
 app.add_typer(cli_hybrid.app, name="hybrid")
 
@@ -255,6 +248,7 @@ def bench_bringup(
 
 bench.command("bb84")(cli_quantum.bench_bb84)
 bench.command("kms")(cli_kms.bench)
+bench.command("gateways")(gateways_report.bench_gateways)
 bench.command("hybrid")(cli_hybrid.bench)
 
 

@@ -2,20 +2,25 @@
 
 The first pass leaves K1 with the satellite and its station. A week later the second pass gives K2 to the other
 station; the satellite sends K' = K1 xor K2, and from then on both stations hold K1 (paper, sections 3.2 and 4).
+
+Instead of the passes or beside them, entangled pairs that a path of the hybrid network brings to both sites fill a pool
+of their own (`experiments.hybrid_keys`): a block of the ledgers like the other, that nobody had to relay.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from experiments.folder import RunFolder
+from experiments.hybrid_keys import collect_pairs
 from experiments.passes import PassOptions, best_pass
 from experiments.progress import Reporter
 from experiments.qkd_input import FlownPass, circular, of_contact
+from kms.health import require_healthy
 from kms.ledger import Ledger
 from kms.ledger_store import Site
 from kms.pki import init_site
@@ -30,6 +35,7 @@ from topo.space.stations import Station
 from topo.substrates import Clock
 
 BLOCK_NUMBER = 1
+PAIRS_BLOCK_NUMBER = 2
 PSK_BYTES = 32
 SITE_OF_STATION = {"user": "KMS-U", "core": "KMS-N"}
 SITE_LETTER: dict[str, Site] = {"KMS-U": "U", "KMS-N": "N"}
@@ -39,25 +45,39 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Supply:
+class Relayed:
     """What the two passes gave."""
 
+    passes: tuple[QuantumPass, QuantumPass]
     first: PassKey
     second: PassKey
     message: RelayMessage
 
+
+@dataclass(frozen=True)
+class Supply:
+    """Where the key of a run came from."""
+
+    relayed: Relayed | None
+    pairs: PassKey | None
+    """Of entangled pairs."""
+
     @property
     def relayed_bits(self) -> int:
         """Bits of K1 that both stations hold in the end."""
-        return 8 * self.message.block_bytes
+        return 0 if self.relayed is None else 8 * self.relayed.message.block_bytes
 
     def reports(self, scenario: Scenario) -> dict[str, dict[str, Any]]:
-        """The passes' reports, named as the paper names the keys."""
-        keys = scenario.keys
-        return {
-            f"K1 ({station_name(scenario, keys.first)}, {keys.first.night})": self.first.report,
-            f"K2 ({station_name(scenario, keys.second)}, {keys.second.night})": self.second.report,
-        }
+        """The reports of all sources: the passes named as the paper names their keys, then the pairs."""
+        found = {}
+        if (relayed := self.relayed) is not None:
+            both = zip("12", relayed.passes, (relayed.first, relayed.second), strict=True)
+            for number, quantum_pass, key in both:
+                place = station_name(scenario, quantum_pass)
+                found[f"K{number} ({place}, {quantum_pass.night})"] = key.report
+        if self.pairs is not None:
+            found[self.pairs.report["title"]] = self.pairs.report
+        return found
 
 
 def station_name(scenario: Scenario, quantum_pass: QuantumPass) -> str:
@@ -113,14 +133,13 @@ def provide_for(
 ) -> Supply | None:
     """Fill the run folder with what the tunnels of these arms need; None where no arm has a tunnel.
 
-    Two passes and the relay, the two ledgers, the sites' certificates (issued at `issued`, on the clock of the
-    network), the gateways' pre-shared key.
+    Two passes and the relay or entangled pairs, the two ledgers, the sites' certificates (issued at `issued`, on the
+    clock of the network), the gateways' pre-shared key.
     """
     with_tunnel = [name for name in arms if scenario.arms[name].tunnel]
     if not with_tunnel:
         return None
-    reporter.stage("quantum keys: two satellite passes and the relay")
-    supply = _run_passes(scenario, lambda stage, done: reporter.advance(done, stage))
+    supply = _make_keys(scenario, reporter)
     _fill_ledgers(scenario, supply, folder)
     plan = build_plan(scenario, with_tunnel[0])
     for kms, gateway in KEY_SITES.items():
@@ -129,26 +148,64 @@ def provide_for(
     psk = folder.private / "gateways.psk"
     psk.touch(mode=0o600)
     psk.write_text(secrets.token_hex(PSK_BYTES))
-    reporter.note(f"{supply.relayed_bits} secret bits at both sites: K1, relayed under K2")
     return supply
 
 
-def _run_passes(scenario: Scenario, progress: Progress) -> Supply:
-    first = _distil(scenario, scenario.keys.first, "K1", progress)
-    second = _distil(scenario, scenario.keys.second, "K2", progress)
+def _make_keys(scenario: Scenario, reporter: Reporter) -> Supply:
+    """Fly the passes, collect the pairs, or both, as the scenario says."""
+
+    def progress(stage: str, done: float) -> None:
+        reporter.advance(done, stage)
+
+    relayed, pairs = None, None
+    if scenario.keys.passes is not None:
+        reporter.stage("quantum keys: two satellite passes and the relay")
+        relayed = _run_passes(scenario, scenario.keys.passes, progress)
+        bits = 8 * relayed.message.block_bytes
+        reporter.note(f"{bits} secret bits at both sites: K1, relayed under K2")
+    if scenario.keys.source != "passes" and scenario.keys.hybrid is not None:
+        reporter.stage("quantum keys: entangled pairs")
+        pairs = collect_pairs(scenario.keys.hybrid, scenario.seed, progress)
+        report = pairs.report
+        reporter.note(
+            f"{report['secret_bits']} secret bits at both sites: {report['title']}, {report['label']}"
+        )
+    return Supply(relayed, pairs)
+
+
+def _run_passes(
+    scenario: Scenario, passes: tuple[QuantumPass, QuantumPass], progress: Progress
+) -> Relayed:
+    first = _distil(scenario, passes[0], "K1", progress)
+    second = _distil(scenario, passes[1], "K2", progress)
     # At the satellite: K1 as it kept it, under K2 as it has just made it.
     message = encrypt_relay(first.key_alice, second.key_alice, BLOCK_NUMBER, "K1 by relay")
-    return Supply(first, second, message)
+    return Relayed(passes, first, second, message)
 
 
 def _fill_ledgers(scenario: Scenario, supply: Supply, folder: RunFolder) -> None:
+    """The block of K1 where there is one, and that of the pairs, each end's own bytes."""
+    ledgers = {
+        kms: Ledger.create(folder.ledger(kms), letter) for kms, letter in SITE_LETTER.items()
+    }
+    with ledgers["KMS-U"], ledgers["KMS-N"]:
+        if supply.relayed is not None:
+            _store_relayed(supply.relayed, ledgers, folder, scenario.start)
+        if supply.pairs is not None:
+            label = supply.pairs.report["title"]
+            for kms, key in (("KMS-U", supply.pairs.key_alice), ("KMS-N", supply.pairs.key_bob)):
+                require_healthy(key, f"{kms}: key of {label}")
+                ledgers[kms].add_block(PAIRS_BLOCK_NUMBER, key, label, scenario.start)
+
+
+def _store_relayed(
+    relayed: Relayed, ledgers: Mapping[str, Ledger], folder: RunFolder, now: datetime
+) -> None:
     """The first station stores its K1, the second one what it decrypts out of K'."""
-    supply.message.save(folder.ledgers / "relay.json")
-    home = SITE_OF_STATION[scenario.keys.first.station]
-    away = SITE_OF_STATION[scenario.keys.second.station]
-    with Ledger.create(folder.ledger(home), SITE_LETTER[home]) as ledger:
-        common = supply.first.key_bob[: supply.message.block_bytes]
-        ledger.add_block(BLOCK_NUMBER, common, supply.message.label, scenario.start)
-    with Ledger.create(folder.ledger(away), SITE_LETTER[away]) as ledger:
-        received = RelayMessage.load(folder.ledgers / "relay.json")
-        receive_relay(ledger, received, supply.second.key_bob, scenario.start)
+    relayed.message.save(folder.ledgers / "relay.json")
+    home, away = (ledgers[SITE_OF_STATION[one.station]] for one in relayed.passes)
+    common = relayed.first.key_bob[: relayed.message.block_bytes]
+    require_healthy(common, f"block {BLOCK_NUMBER}")
+    home.add_block(BLOCK_NUMBER, common, relayed.message.label, now)
+    received = RelayMessage.load(folder.ledgers / "relay.json")
+    receive_relay(away, received, relayed.second.key_bob, now)

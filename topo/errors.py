@@ -12,7 +12,11 @@
     ├── ProtocolError              exit 1   bytes that the protocol forbids
     │   ├── EspError               exit 1   an ESP packet refused
     │   │   └── EspRefused         exit 1   the same, and why (`gateways.esp`)
-    │   └── ControlError           exit 1   a gateway control message refused
+    │   ├── BadBody                exit 1   an HTTP body that cannot be read to its end (`kms.server`)
+    │   └── ControlError           exit 1   a gateway's IKE message refused
+    │       ├── UnknownPayload     exit 1   a critical payload of unknown type (`gateways.ike.payloads`)
+    │       ├── ExchangeFailed     exit 1   an IKE exchange ended in vain (`gateways.ike.tasks`)
+    │       └── Refused            exit 1   an IKE request to be answered with an error (`gateways.ike.tasks`)
     ├── KeySupplyError             exit 1   no key where one is needed
     │   ├── NoKeyFromPass          exit 1   a quantum pass yielded no key, and why
     │   ├── LedgerError            exit 1   the key ledger refuses

@@ -169,9 +169,18 @@ class Gateways(Model):
     """How long the old inbound association is kept after a rekey."""
     retransmit_s: Annotated[float, Field(gt=0)] = 2.0
     """First retransmission of a control message; must exceed the round-trip time."""
-    policy: Literal["fail-closed", "hold"] = "fail-closed"
+    suite: Literal[
+        "AES-128-GCM", "SM4-128-GCM", "AES-128-CBC+HMAC-SHA-256-128", "SM4-128-CBC+HMAC-SM3-128"
+    ] = "AES-128-GCM"
+    """What ESP protects packets with (`gateways/suites.py`)."""
+    keying: Literal["ppk", "direct"] = "ppk"
+    """How a QKD key gets into IKEv2: mixed into its own keys as a post-quantum pre-shared key (RFC 8784 and 9867), or
+    straight into the ESP associations, the way the paper describes its VPN."""
+    policy: Literal["fail-closed", "hold", "hybrid"] = "fail-closed"
+    """When the KMS has no key: nothing passes, the old association lives on, or IKEv2 goes on without QKD."""
     fault: Literal["wrong-key"] | None = None
-    """A deliberate fault, to see what it does: `wrong-key` flips one bit of each key that EG-N fetches."""
+    """A deliberate fault, to see what it does: `wrong-key` flips one bit of each key that EG-N fetches, which ESP meets
+    only with direct keying: with `ppk` IKEv2 notices before there is a tunnel. A fault therefore implies `direct`."""
 
 
 class QuantumPass(Model):
@@ -192,9 +201,42 @@ class Eavesdropping(Model):
     blinding_fraction: Probability = 0.0
 
 
-class Keys(Model):
-    """Where the keys come from: two passes of the quantum satellite, joined by the relay K' = K1 xor K2."""
+class EntangledPairs(Model):
+    """Entangled pairs between two cities of the hybrid ground/space network, keyed by BBM92.
 
+    What brings them is what a run of `qntn hybrid` found (`run`), or said outright (`pair_rate_hz` and `werner`), or,
+    without either, the best path under one satellite at rest above Zurich in a clear night.
+    """
+
+    cities: Annotated[tuple[str, str], Field(strict=False)]
+    """Of the network; the first stands for the user's site, the second for the core's."""
+    run: str | None = None
+    """Folder of a run of `qntn hybrid fixed`, or of `qntn hybrid day` that watched this pair."""
+    pair_rate_hz: Annotated[float, Field(gt=0)] | None = None
+    """Pairs that reach both ends in a second."""
+    werner: Probability | None = None
+    """Werner parameter of a pair: QBER = (1 - werner)/2."""
+    duration_s: Annotated[float, Field(gt=0)] = 1.0
+    """How long pairs are collected."""
+    max_pairs: Annotated[int, Field(ge=1, le=20_000_000)] = 1_000_000
+    """So many of them are simulated at most: the first that come."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> EntangledPairs:
+        if (self.pair_rate_hz is None) != (self.werner is None):
+            raise ValueError("pair_rate_hz and werner go together: give both or neither")
+        if self.run is not None and self.werner is not None:
+            raise ValueError("run says pair_rate_hz and werner too: leave one of them out")
+        return self
+
+
+class Keys(Model):
+    """Where the keys come from: two passes of the quantum satellite, joined by the relay K' = K1 xor K2; or entangled
+    pairs; or both, in pools beside each other."""
+
+    source: Literal["passes", "hybrid", "both"] = "passes"
+    """`hybrid`: the pairs of `[keys.hybrid]` instead of the passes; `both`: beside them."""
+    hybrid: EntangledPairs | None = None
     quantum_satellite: str = "Jinan-1"
     elements: str | None = None
     """Two-line elements of the satellite: a file, or a shipped one by name (`jinan1-a`). Without them, the passes are
@@ -204,12 +246,31 @@ class Keys(Model):
     mask_deg: Annotated[float, Field(ge=0, lt=90)] = 10.0
     channel: Literal["micius2017", "jinan1-clear", "jinan1-typical"] = "jinan1-typical"
     eavesdropper: Eavesdropping = Eavesdropping()
-    first: QuantumPass
-    second: QuantumPass
+    first: QuantumPass | None = None
+    second: QuantumPass | None = None
+    """Both are needed unless `source` is `hybrid`."""
     key_size_bits: Annotated[int, Field(ge=128, le=4096, multiple_of=8)] = 256
+
+    @property
+    def passes(self) -> tuple[QuantumPass, QuantumPass] | None:
+        """The two passes; None where keys come from entangled pairs alone."""
+        if self.source == "hybrid" or self.first is None or self.second is None:
+            return None
+        return self.first, self.second
+
+    @model_validator(mode="after")
+    def _its_source_is_there(self) -> Keys:
+        for name, of_passes in (("first", self.first), ("second", self.second)):
+            if of_passes is None and self.source != "hybrid":
+                raise ValueError(f'{name}: is missing; only source = "hybrid" needs no passes')
+        if self.hybrid is None and self.source != "passes":
+            raise ValueError(f'hybrid: is missing; source = "{self.source}" takes its pairs')
+        return self
 
     @model_validator(mode="after")
     def _two_stations(self) -> Keys:
+        if self.first is None or self.second is None:
+            return self
         if self.first.station == self.second.station:
             raise ValueError(
                 "first.station and second.station must differ: the relay joins two stations"

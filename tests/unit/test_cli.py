@@ -104,7 +104,7 @@ def test_a_scenario_that_there_is_not(qntn: Qntn, tmp_path: Path, command: str) 
     assert (code, out) == (2, "")
     assert err == (
         "qntn: papper: no such file, and no shipped scenario of that name "
-        "(there is: leo, paper, regenerative, transparent)\n"
+        "(there is: hybrid, leo, paper, regenerative, transparent)\n"
     )
 
 

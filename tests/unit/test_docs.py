@@ -35,6 +35,7 @@ TABLES: dict[str, tuple[type[BaseModel], ...]] = {
     "`[keys]`": (scenario.Keys,),
     "`[keys.first]` and `[keys.second]`": (scenario.QuantumPass,),
     "`[keys.eavesdropper]`": (scenario.Eavesdropping,),
+    "`[keys.hybrid]`": (scenario.EntangledPairs,),
     "`[iperf]`": (scenario.Goodput,),
     "`fixed`, `propagation`": (delays.Fixed, delays.Propagation),
     "`frame_wait`, `scheduling_request`": (delays.FrameWait, delays.SchedulingRequest),

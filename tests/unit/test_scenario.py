@@ -168,7 +168,9 @@ def test_a_file_comes_before_a_shipped_scenario_of_its_name(
 
 @pytest.mark.parametrize("name", ["papper", "papper.toml", "", "."])
 def test_what_there_is_instead_of_no_such_file(name: str) -> None:
-    with pytest.raises(ScenarioError, match=r"there is: leo, paper, regenerative, transparent"):
+    with pytest.raises(
+        ScenarioError, match=r"there is: hybrid, leo, paper, regenerative, transparent"
+    ):
         find(name)
 
 
