@@ -185,7 +185,11 @@ class ArmRun:
                 "kme_id": kms,
                 "key_bits": self.scenario.keys.key_size_bits,
             },
+            "keying": "direct" if settings.fault else settings.keying,
+            "suites": [settings.suite],
+            "pfs": settings.policy == "hybrid",
             "rekey_after_s": settings.rekey_after_s,
+            "rekey_jitter": 0.0,  # the scenario says when, and the same seed means the same run
             "hard_after_s": 2 * settings.rekey_after_s + settings.grace_s,
             "grace_s": settings.grace_s,
             "retransmit_s": settings.retransmit_s,

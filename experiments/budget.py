@@ -6,6 +6,7 @@ import math
 
 from experiments.summary import DelayTerm, Prediction, RttFigures
 from gateways.encapsulation import outer_length
+from gateways.suites import SUITES
 from topo.errors import InputError
 from topo.links.delays import DelayElement, Fixed, Propagation
 from topo.links.predictor import HopLine, ProbeSchedule, predict
@@ -47,7 +48,8 @@ def path_elements(
 ) -> list[tuple[DelayElement, ...]]:
     """The elements of each hop one way, the serialisation of what is really sent there included."""
     inner = IP_AND_ICMP_OCTETS + scenario.probe.payload_bytes
-    overhead = outer_length(inner) - inner if arm.tunnel else 0
+    suite = SUITES[scenario.gateways.suite]
+    overhead = outer_length(inner, suite) - inner if arm.tunnel else 0
     return [
         direction.with_serialisation(overhead if in_tunnel(scenario, link) else 0)
         for link, _, direction in plan.directions(source, destination)

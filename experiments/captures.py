@@ -47,19 +47,11 @@ def analyse(
         for source, destination in _fields(capture, ["ip.src", "ip.dst"], _SEALED)
     )
     esp_packets = good = bad = inner_icmp = 0
-    wanted = ["esp.spi", "esp.icv_good", "icmp.type"]
-    table = list(esp_sa)
-    known = {spi for line in table if (spi := _spi(line)) is not None}
-    for spis, icv_good, icmp_type in _fields(capture, wanted, _DECRYPT, table):
-        if not spis:
-            continue
+    for _, verified, icmp_type in _esp_packets(capture, list(esp_sa)):
         esp_packets += 1
-        # The outermost ESP's: what a wrong key makes of a packet may look like ESP once more, by chance. Or like
-        # something else, in whose midst tshark gives up before it says that the packet is bad.
-        spi, verified = int(spis.split(",")[0], 0), icv_good.split(",")[0] in _TRUE
-        good += verified
-        bad += spi in known and not verified
-        inner_icmp += verified and icmp_type in {ECHO_REPLY, ECHO_REQUEST}
+        good += verified is True
+        bad += verified is False
+        inner_icmp += verified is True and icmp_type in {ECHO_REPLY, ECHO_REQUEST}
     return CaptureVerdict(
         esp_packets=esp_packets,
         icv_good=good,
@@ -69,10 +61,38 @@ def analyse(
     )
 
 
+def icv_by_spi(capture: Path, esp_sa: Iterable[str]) -> dict[int, tuple[int, int]]:
+    """How many ESP packets of each SPI verify in tshark, and how many do not; only of SPIs that are in the table.
+
+    Raises `FeatureMissing` without tshark, `MeasurementError` when it fails.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    for spi, verified, _ in _esp_packets(capture, list(esp_sa)):
+        if verified is not None:
+            good, bad = found.get(spi, (0, 0))
+            found[spi] = (good + verified, bad + (not verified))
+    return found
+
+
+def _esp_packets(capture: Path, table: Sequence[str]) -> Iterator[tuple[int, bool | None, str]]:
+    """SPI, whether it verifies (None: its SA is not in the table), and the ICMP type inside, of each ESP packet."""
+    known = {spi for line in table if (spi := _spi(line)) is not None}
+    wanted = ["esp.spi", "esp.icv_good", "icmp.type"]
+    for spis, icv_good, icmp_type in _fields(capture, wanted, _DECRYPT, table):
+        if not spis:
+            continue
+        # The outermost ESP's: what a wrong key makes of a packet may look like ESP once more, by chance. Or like
+        # something else, in whose midst tshark gives up before it says that the packet is bad.
+        spi, verified = int(spis.split(",")[0], 0), icv_good.split(",")[0] in _TRUE
+        yield spi, verified if verified or spi in known else None, icmp_type
+
+
 def _spi(line: str) -> int | None:
-    """The SPI of a line of Wireshark's table; None where it names none, of which tshark complains."""
+    """The SPI of a line of Wireshark's table; None for a comment, or where there is none, of which tshark complains."""
     columns = line.split(",")
-    return int(columns[_SPI_COLUMN].strip('" '), 0) if len(columns) > _SPI_COLUMN else None
+    if line.startswith("#") or len(columns) <= _SPI_COLUMN:
+        return None
+    return int(columns[_SPI_COLUMN].strip('" '), 0)
 
 
 def rtts_from_capture(capture: Path, identifier: int | None = None) -> dict[int, int | None]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Literal, Self
 
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from gateways.control import ControlConfig, Policy
 from gateways.encapsulation import PORT, inner_mtu
 from gateways.esp import MAX_SEQUENCE
+from gateways.events import Policy
+from gateways.ike.auth import Certified, Credentials, Psk, SigningKey
+from gateways.ike.config import IkeConfig, Keying
+from gateways.ike.numbers import GROUP_X25519
 from gateways.keysource import KEY_BITS
-from gateways.messages import ControlCodec, Role
 from gateways.selectors import TrafficSelectors
-from topo.errors import ScenarioError
+from gateways.suites import AES_128_GCM, SUITES
+from topo.errors import InputError, ScenarioError
 
 _NS = 10**9
+_RESPONDER_PATIENCE = 1.2
+"""How much longer a responder's soft lifetime is: it rekeys only when the initiator does not."""
 
 
 class KmsConfig(BaseModel):
@@ -35,13 +43,35 @@ class KmsConfig(BaseModel):
     timeout_s: float = Field(5.0, gt=0, description="longest wait for an answer, s")
 
 
+class CertificateConfig(BaseModel):
+    """Authentication by certificates instead of a pre-shared key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cert: Path = Field(description="PEM: our certificate; its names include own_id")
+    key: Path = Field(description="PEM: its private key (ECDSA P-256, Ed25519 or RSA)")
+    ca: Path = Field(description="PEM: the authority that signed the peer's certificate")
+
+    def load(self) -> Certified:
+        """The certificates and the key. Raises `InputError` naming the file."""
+        try:
+            own = load_pem_x509_certificate(self.cert.read_bytes())
+            authority = load_pem_x509_certificate(self.ca.read_bytes())
+            key = load_pem_private_key(self.key.read_bytes(), None)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"certificate {self.cert}, {self.key} or {self.ca}: {error}") from None
+        if not isinstance(key, SigningKey):
+            raise InputError(f"{self.key}: not an ECDSA, Ed25519 or RSA key")
+        return Certified(own, key, authority, lambda: datetime.now(UTC))
+
+
 class GatewayConfig(BaseModel):
     """One end of the tunnel."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, description="this gateway's name in logs and status, e.g. EG-U")
-    role: Literal["initiator", "responder"] = Field(description="the initiator proposes keys")
+    role: Literal["initiator", "responder"] = Field(description="who begins")
     outer_local: IPv4Address = Field(description="address the ESP packets leave from")
     outer_peer: IPv4Address = Field(description="address of the other gateway")
     port: int = Field(PORT, gt=0, lt=65536, description="UDP port at both ends (RFC 3948)")
@@ -52,16 +82,51 @@ class GatewayConfig(BaseModel):
     tun_address: IPv4Interface = Field(description="address and prefix length of the TUN device")
     local: tuple[IPv4Network, ...] = Field(min_length=1, description="prefixes behind us")
     remote: tuple[IPv4Network, ...] = Field(min_length=1, description="prefixes behind the peer")
-    psk: str = Field(repr=False, description="pre-shared key of the control messages, hex")
+    psk: str = Field("", repr=False, description="pre-shared key of IKE, hex")
+    certificate: CertificateConfig | None = Field(
+        None, description="authentication by certificates; null: by psk"
+    )
+    own_id: str | None = Field(None, description="our identity in IKE; null: own_sae")
+    peer_id: str | None = Field(None, description="the peer's identity in IKE; null: peer_sae")
+    keying: Keying = Field(
+        Keying.PPK,
+        description="ppk: QKD keys mixed into IKE's; direct: straight into the SAs; none: no QKD",
+    )
+    suites: tuple[str, ...] = Field(
+        (AES_128_GCM.name,),
+        min_length=1,
+        description=f"ESP suites, best first: {', '.join(SUITES)}",
+    )
+    pfs: bool = Field(False, description="a key exchange of its own in each child rekey")
+    ml_kem: bool = Field(False, description="ML-KEM-768 besides X25519, if the peer can")
     own_sae: str = Field(min_length=1, max_length=255, description="our SAE ID")
     peer_sae: str = Field(min_length=1, max_length=255, description="the peer's SAE ID")
     kms: KmsConfig = Field(description="where our keys come from")
     rekey_after_s: float = Field(120.0, gt=0, description="age at which an SA is replaced, s")
+    rekey_jitter: float = Field(
+        0.1, ge=0, lt=1, description="up to this fraction of a lifetime is cut off at random"
+    )
     hard_after_s: float | None = Field(
         None, gt=0, description="age at which `policy` applies, s; null: 1.5 × rekey_after_s"
     )
     soft_packets: int = Field(
         2**31, gt=0, le=MAX_SEQUENCE, description="packets after which an SA is replaced"
+    )
+    soft_bytes: int = Field(2**36, gt=0, description="octets after which an SA is replaced")
+    hard_bytes: int = Field(2**37, gt=0, description="octets after which an SA ends")
+    ike_rekey_after_s: float = Field(
+        3600.0, gt=0, description="age at which the IKE SA is replaced, s"
+    )
+    reauth_after_s: float | None = Field(
+        None,
+        gt=0,
+        description="age at which a whole new IKE SA with a new PPK is made, for a peer without RFC 9867, s",
+    )
+    dpd_after_s: float = Field(
+        30.0, gt=0, description="silence after which the peer is asked whether it lives, s"
+    )
+    attempts: int = Field(
+        8, ge=1, description="transmissions of a request until the peer is given up"
     )
     grace_s: float = Field(5.0, gt=0, description="life of the old inbound SA after a switch, s")
     retransmit_s: float = Field(
@@ -78,12 +143,24 @@ class GatewayConfig(BaseModel):
     @field_validator("psk")
     @classmethod
     def _check_psk(cls, value: str) -> str:
-        if len(bytes.fromhex(value)) < 16:
+        if value and len(bytes.fromhex(value)) < 16:
             raise ValueError("at least 16 octets")
+        return value
+
+    @field_validator("suites")
+    @classmethod
+    def _check_suites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in SUITES]
+        if unknown:
+            raise ValueError(f"no suite {unknown[0]}; there are {', '.join(SUITES)}")
         return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        if not self.psk and self.certificate is None:
+            raise ValueError("psk or certificate is needed")
+        if self.hard_bytes <= self.soft_bytes:
+            raise ValueError("hard_bytes must be more than soft_bytes")
         if self.hard_after_s is not None and self.hard_after_s <= self.rekey_after_s:
             raise ValueError("hard_after_s must be longer than rekey_after_s")
         if any(self.outer_peer in prefix for prefix in self.remote):
@@ -93,30 +170,52 @@ class GatewayConfig(BaseModel):
     @property
     def tun_mtu(self) -> int:
         """MTU of the TUN device, so that no outer packet is longer than `path_mtu`, octets."""
-        return inner_mtu(self.path_mtu)
+        return min(inner_mtu(self.path_mtu, SUITES[name]) for name in self.suites)
 
     def selectors(self) -> TrafficSelectors:
         """What the tunnel protects."""
         return TrafficSelectors(self.local, self.remote)
 
-    def control(self) -> ControlConfig:
-        """Lifetimes and timers in nanoseconds."""
-        hard_after_s = self.hard_after_s or 1.5 * self.rekey_after_s
-        return ControlConfig(
-            rekey_after_ns=round(self.rekey_after_s * _NS),
-            hard_after_ns=round(hard_after_s * _NS),
-            grace_ns=round(self.grace_s * _NS),
-            retransmit_ns=round(self.retransmit_s * _NS),
-            soft_packets=self.soft_packets,
-            policy=self.policy,
-        )
+    def credentials(self) -> Credentials:
+        """How we and the peer prove who we are. Raises `InputError` for certificates that cannot be read."""
+        if self.certificate is not None:
+            return self.certificate.load()
+        return Psk(bytes.fromhex(self.psk))
 
-    def codec(self) -> ControlCodec:
-        """How control messages to and from the peer are authenticated."""
-        psk = bytes.fromhex(self.psk)
-        if self.role == "initiator":
-            return ControlCodec(psk, self.own_sae, self.peer_sae, Role.INITIATOR)
-        return ControlCodec(psk, self.peer_sae, self.own_sae, Role.RESPONDER)
+    def ike(self) -> IkeConfig:
+        """IKE's configuration. Raises `InputError` for certificates that cannot be read."""
+        begins = self.role == "initiator"
+        soft_s = self.rekey_after_s * (1 if begins else _RESPONDER_PATIENCE)
+        hard_s = self.hard_after_s or 1.5 * self.rekey_after_s
+        reauth_ns = None if self.reauth_after_s is None else round(self.reauth_after_s * _NS)
+        return IkeConfig(
+            own_id=self.own_id or self.own_sae,
+            peer_id=self.peer_id or self.peer_sae,
+            credentials=self.credentials(),
+            begins=begins,
+            own_address=self.outer_local,
+            peer_address=self.outer_peer,
+            port=self.port,
+            local=self.local,
+            remote=self.remote,
+            keying=self.keying,
+            policy=self.policy,
+            suites=tuple(SUITES[name] for name in self.suites),
+            child_groups=(GROUP_X25519,) if self.pfs else (),
+            ml_kem=self.ml_kem,
+            rekey_after_ns=round(min(soft_s, hard_s) * _NS),
+            hard_after_ns=round(hard_s * _NS),
+            jitter=self.rekey_jitter,
+            ike_rekey_after_ns=round(self.ike_rekey_after_s * _NS),
+            reauth_after_ns=reauth_ns,
+            grace_ns=round(self.grace_s * _NS),
+            soft_packets=self.soft_packets,
+            soft_bytes=self.soft_bytes,
+            hard_bytes=self.hard_bytes,
+            attempts=self.attempts,
+            retransmit_ns=round(self.retransmit_s * _NS),
+            dpd_after_ns=round(self.dpd_after_s * _NS),
+        )
 
 
 def load_config(path: Path) -> GatewayConfig:

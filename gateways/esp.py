@@ -239,6 +239,16 @@ class InboundSa:
         counters.bytes += len(inner)
         return inner
 
+    def admit(self, inner: bytes) -> bytes:
+        """An inner packet that shared its ESP packets with others (AGGFRAG), as `open` would give it.
+
+        Raises `EspRefused`, and counts, for one that is no whole IP packet or outside the traffic selectors.
+        """
+        inner = self._admitted(NEXT_IPV6 if inner[:1] >= b"\x60" else NEXT_IPV4, inner)
+        self.counters.packets += 1
+        self.counters.bytes += len(inner)
+        return inner
+
     def open_payload(self, packet: bytes) -> tuple[int, bytes]:
         """Next header and payload of an ESP packet, before any selector has seen them.
 

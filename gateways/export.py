@@ -14,18 +14,23 @@ from topo.errors import InputError
 
 
 def esp_sa_record(source: IPv4Address, destination: IPv4Address, spi: int, keys: SaKeys) -> str:
-    """One line of Wireshark's `esp_sa` table (8 fields, Wireshark 4.0 and later) for an SA."""
+    """One line of Wireshark's `esp_sa` table (8 fields, Wireshark 4.0 and later) for an SA.
+
+    Wireshark knows no SM4: such an SA is a remark in the table, with our name of its suite, for `qntn decrypt`.
+    """
+    encryption, authentication = keys.suite.wireshark or (keys.suite.name, "NULL")
     fields = (
         "IPv4",
         str(source),
         str(destination),
         f"{spi:#010x}",
-        "AES-GCM with 16 octet ICV [RFC4106]",
+        encryption,
         f"0x{(keys.key + keys.salt).hex()}",
-        "NULL",
-        "",
+        authentication,
+        f"0x{keys.integrity_key.hex()}" if keys.integrity_key else "",
     )
-    return ",".join(f'"{field}"' for field in fields) + "\n"
+    remark = "" if keys.suite.wireshark else "# "
+    return remark + ",".join(f'"{field}"' for field in fields) + "\n"
 
 
 def append_private(path: Path, text: str) -> None:

@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateways.control import FetchKey, FetchKeyById
-from gateways.messages import MAX_TEXT_OCTETS
+from gateways.events import FetchKey, FetchKeyById
+from gateways.ike.ppk import MAX_KEY_ID_OCTETS
 from kms.client import Kms014Client
 from topo.errors import KeySupplyError, ProtocolError
 
@@ -38,7 +38,7 @@ class EtsiKeySource:
     def fetch(self) -> tuple[str, bytes]:
         """One new key; we are the master SAE (clause 5.2)."""
         (key,) = self._client.get_key(self._peer_sae, 1, self._key_bits)
-        if len(key.key_id.encode()) > MAX_TEXT_OCTETS:
+        if len(key.key_id.encode()) > MAX_KEY_ID_OCTETS:
             raise ProtocolError(f"the KMS gave a key_ID of {len(key.key_id)} characters")
         return key.key_id, key.key
 

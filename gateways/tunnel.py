@@ -1,4 +1,4 @@
-"""One end of an ESP tunnel: its SAs, its key agreement, its policy. No socket, no clock, no thread.
+"""One end of an ESP tunnel: its SAs, IKE, its policy. No socket, no clock, no thread.
 
 Packets and time go in, packets and events come out; `gateways.gateway` is the thin shell around it.
 Whatever is refused is refused in silence: dropped, counted, never answered (an unauthenticated
@@ -11,16 +11,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateways.control import (
-    Endpoint,
-    Established,
-    Event,
-    Held,
-    InstallInbound,
-    InstallOutbound,
-    RetireInbound,
-    RetireOutbound,
-)
 from gateways.encapsulation import KEEPALIVE, NON_ESP_MARKER
 from gateways.esp import (
     MAX_SEQUENCE,
@@ -30,6 +20,16 @@ from gateways.esp import (
     Refusal,
     SaCounters,
 )
+from gateways.events import (
+    Established,
+    Event,
+    Held,
+    InstallInbound,
+    InstallOutbound,
+    RetireInbound,
+    RetireOutbound,
+)
+from gateways.ike.endpoint import IkeEndpoint
 from gateways.selectors import TrafficSelectors
 from topo.errors import ControlError
 
@@ -49,7 +49,7 @@ class SaRecord:
 
 
 class Tunnel:
-    """Seals what the selectors protect, opens what the peer sealed, rekeys by its endpoint.
+    """Seals what the selectors protect, opens what the peer sealed, has its keys from IKE.
 
     `sequence_limit` is the last sequence number of an outbound SA, `window` the anti-replay window
     in packets.
@@ -57,7 +57,7 @@ class Tunnel:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: IkeEndpoint,
         selectors: TrafficSelectors,
         window: int = 1024,
         sequence_limit: int = MAX_SEQUENCE,
@@ -83,6 +83,20 @@ class Tunnel:
         return self._outbound is not None
 
     @property
+    def selectors(self) -> TrafficSelectors:
+        """What may enter the tunnel: the configuration's, or less if the peer agreed to less."""
+        return self._selectors
+
+    @property
+    def outbound(self) -> OutboundSa | None:
+        """The SA to send on."""
+        return self._outbound
+
+    def inbound(self, spi: int) -> InboundSa | None:
+        """The SA that receives on an SPI."""
+        return self._inbound.get(spi)
+
+    @property
     def retransmissions(self) -> int:
         """Control messages sent again."""
         return self._endpoint.retransmissions
@@ -99,6 +113,11 @@ class Tunnel:
     def start(self, now_ns: int) -> None:
         """Begin to agree on keys."""
         self._endpoint.start(now_ns)
+        self._carry_out()
+
+    def stop(self, now_ns: int) -> None:
+        """Tell the peer that this end goes."""
+        self._endpoint.stop(now_ns)
         self._carry_out()
 
     def tick(self, now_ns: int) -> None:
@@ -129,10 +148,22 @@ class Tunnel:
             datagram = sa.seal(packet)
         except EspRefused:
             return None
-        if sa.sequence >= self._endpoint.config.soft_packets:
-            self._endpoint.soft_limit(now_ns)
-            self._carry_out()
+        self.sealed(now_ns)
         return datagram
+
+    def sealed(self, now_ns: int) -> None:
+        """Learn that packets were sealed on the outbound SA: it may have reached a limit."""
+        if self._outbound is not None:
+            self._worn(self._outbound.sequence, self._outbound.counters.bytes, now_ns)
+
+    def opened(self, sa: InboundSa, now_ns: int) -> None:
+        """Learn that good packets came on an SA: the peer lives, has this SA, and may have worn it out."""
+        self._endpoint.heard_ns = now_ns
+        if sa.spi != self._last_good_spi:
+            self._last_good_spi = sa.spi
+            self._endpoint.good_packet(sa.spi, now_ns)
+            self._carry_out()
+        self._worn(sa.window.highest, sa.counters.bytes, now_ns)
 
     def from_outside(self, datagram: bytes, now_ns: int) -> bytes | None:
         """The inner packet in a UDP payload, or None: control, keepalive, or refused."""
@@ -148,13 +179,7 @@ class Tunnel:
             inner = sa.open(datagram)
         except EspRefused:
             return None
-        if sa.spi != self._last_good_spi:
-            self._last_good_spi = sa.spi
-            self._endpoint.good_packet(sa.spi, now_ns)
-            self._carry_out()
-        if sa.window.highest >= self._endpoint.config.soft_packets:
-            self._endpoint.soft_limit(now_ns)
-            self._carry_out()
+        self.opened(sa, now_ns)
         return inner
 
     def status(self) -> dict[str, Any]:
@@ -163,6 +188,8 @@ class Tunnel:
             "usable": self.usable,
             "rekeys": self.rekeys,
             "held": self.held,
+            "policy": self._endpoint.config.policy.value,
+            "policies_used": {policy.value: n for policy, n in self._endpoint.used.items()},
             "key_ids": list(self.key_ids),
             "retransmissions": self.retransmissions,
             "drops": dict(self.drops),
@@ -178,6 +205,15 @@ class Tunnel:
             ],
         }
 
+    def _worn(self, packets: int, octets: int, now_ns: int) -> None:
+        """Have a pair of SAs replaced that has carried enough; end it when it has carried all it may."""
+        config = self._endpoint.config
+        if packets >= config.soft_packets or octets >= config.soft_bytes:
+            self._endpoint.soft_limit(now_ns)
+            if octets >= config.hard_bytes:
+                self._endpoint.hard_limit(now_ns)
+            self._carry_out()
+
     def _control(self, data: bytes, now_ns: int) -> None:
         try:
             self._endpoint.receive(data, now_ns)
@@ -188,26 +224,32 @@ class Tunnel:
     def _carry_out(self) -> None:
         for event in self._endpoint.events():
             match event:
-                case InstallInbound(spi, key_id, keys):
-                    sa = InboundSa(spi, keys, self._selectors, self._window)
+                case InstallInbound(spi, key_id, keys, selectors):
+                    sa = InboundSa(spi, keys, selectors, self._window)
                     self._inbound[spi] = sa
                     self._record("in", spi, key_id, sa.counters)
-                case InstallOutbound(spi, key_id, keys):
-                    self._end("out", "retired")
+                case InstallOutbound(spi, key_id, keys, selectors):
+                    self._erase_outbound("retired")
+                    self._selectors = selectors
                     self._outbound = OutboundSa(spi, keys, self._sequence_limit)
                     self._record("out", spi, key_id, self._outbound.counters)
                 case RetireInbound(spi):
-                    del self._inbound[spi]
+                    self._inbound.pop(spi).erase()
                     self._end("in", "retired", spi)
                 case RetireOutbound():
-                    self._outbound = None
-                    self._end("out", "expired")
+                    self._erase_outbound("expired")
                 case Established(key_id, _, _, rekey):
                     self.rekeys += rekey
                     self.key_ids.append(key_id)
                 case Held():
                     self.held += 1
             self._events.append(event)
+
+    def _erase_outbound(self, state: str) -> None:
+        if self._outbound is not None:
+            self._outbound.erase()
+            self._outbound = None
+            self._end("out", state)
 
     def _record(self, direction: str, spi: int, key_id: str, counters: SaCounters) -> None:
         self.records.append(SaRecord(direction, spi, key_id, counters))

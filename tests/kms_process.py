@@ -97,6 +97,6 @@ def start(folder: Path) -> KmsProcess:
         )
     assert process.stdout is not None
     assert process.stdout.readline() == "READY\n", (folder / "log").read_text()
-    port = re.search(r"https://127.0.0.1:(\d+)", (folder / "log").read_text())
+    port = re.search(r"at https://127.0.0.1:(\d+)$", (folder / "log").read_text(), re.MULTILINE)
     assert port is not None
     return KmsProcess(folder, process, int(port[1]))

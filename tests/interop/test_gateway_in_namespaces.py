@@ -274,8 +274,21 @@ def test_no_key_and_no_psk_in_any_output(pair: Pair) -> None:
     assert "SESSION-KEY-EXPORTED" in pair.log("u")
 
 
-def test_wrong_key_lets_nothing_pass(pair: Pair) -> None:
+def test_wrong_ppk_is_noticed_and_nothing_is_established(pair: Pair) -> None:
     pair.configure("n", fault="wrong-key")
+    for site in reversed(SITES):
+        pair.start(site)
+        pair.wait_for(site, "LISTENING")
+    until(lambda: "AUTHENTICATION_FAILED" in pair.log("u"), "the refusal")
+    assert pair.ping() == (5, 0)
+    assert pair.stop("u")["sas"] == pair.stop("n")["sas"] == []
+    assert "is not the peer's" in pair.log("n")
+    assert "fault" in pair.log("n")
+
+
+def test_wrong_key_in_direct_mode_lets_nothing_pass(pair: Pair) -> None:
+    pair.configure("u", keying="direct")
+    pair.configure("n", keying="direct", fault="wrong-key")
     pair.up()
     assert pair.ping() == (5, 0)
     pair.stop("u")

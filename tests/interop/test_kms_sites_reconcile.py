@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import socket
@@ -110,11 +111,27 @@ def test_k7_a_site_put_back_to_an_old_state_refuses(pair: Pair, tmp_path: Path) 
     shutil.copytree(backup, pair[0])
 
     again = start(pair[0])
-    until(lambda: "rolled back" in again.log)
     with pytest.raises(KmsRefused, match="503"):
-        taken(again, "EG-U", "EG-N", 1)
+        taken(again, "EG-U", "EG-N", 1)  # from the first request on
+    assert "rolled back" in again.log
     again.stop()
     both[1].stop()
+
+
+def test_k7_a_site_that_is_to_hear_the_other_first_serves_nobody_before(pair: Pair) -> None:
+    """Then a roll-back does no harm either while the other site cannot be reached."""
+    path = pair[0] / "kms.json"
+    content = json.loads(path.read_text())
+    content["peer"]["hear_first"] = True
+    path.write_text(json.dumps(content))
+    at_u = start(pair[0])
+    for _ in range(2):
+        with pytest.raises(KmsRefused, match="503"):
+            taken(at_u, "EG-U", "EG-N", 1)
+    at_n = start(pair[1])
+    fetched(at_n, "EG-N", "EG-U", taken(at_u, "EG-U", "EG-N", 3))
+    for kms in (at_u, at_n):
+        kms.stop()
 
 
 def test_only_the_peer_may_reconcile(pair: Pair) -> None:
@@ -167,6 +184,20 @@ def test_k13_a_running_site_that_is_empty_serves_again_after_the_next_block(
         assert said == 0
     assert qntn(monkeypatch, "kms", "load", paths[0].parent, 2, tmp_path / "key") == 1  # once
     fetched(both[1], "EG-N", "EG-U", taken(both[0], "EG-U", "EG-N", 10))
+
+    alike = {"number": 3, "label": "", "material": base64.b64encode(bytes(300)).decode()}
+    own = Kms014Client(
+        both[0].url,
+        both[0].folder / "ca.pem",
+        both[0].folder / "peer.pem",
+        both[0].folder / "peer.key",
+        kme_id="KME-U",
+        timeout_s=TIMEOUT_S,
+    )
+    with pytest.raises(KmsRefused, match="400: block 3 fails its health test"):  # K16
+        own._call("POST", "/qntn/v1/blocks", alike)
+    own.close()
+    assert "unhealthy-key at KME-U: block 3: repetition count" in both[0].log
 
     stranger = Kms014Client(
         both[0].url, *both[0].files("EG-U"), kme_id="KME-U", timeout_s=TIMEOUT_S

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateways.control import ControlConfig, FetchKey, FetchKeyById, SendControl
 from gateways.encapsulation import NON_ESP_MARKER
-from gateways.initiator import Initiator
-from gateways.messages import ControlCodec, Role
-from gateways.responder import Responder
+from gateways.events import FetchKey, FetchKeyById, SendControl
+from gateways.ike.auth import Psk
+from gateways.ike.config import IkeConfig
+from gateways.ike.endpoint import IkeEndpoint
+from gateways.ike.numbers import Exchange
 from gateways.selectors import TrafficSelectors
 from gateways.tunnel import Tunnel
 
 S = 10**9
 NETS = IPv4Network("10.1.0.0/24"), IPv4Network("10.2.0.0/24")
-CONFIG = ControlConfig(100 * S, 200 * S, 5 * S, S)
+ADDRESSES = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
+NAMES = "EG-U", "EG-N"
 PACKET = (
     struct.pack("!BBHHHBBH", 0x45, 0, 24, 0, 0, 64, 17, 0)
     + NETS[0][1].packed
@@ -31,9 +33,18 @@ PACKET = (
 def connected() -> tuple[Tunnel, Tunnel, list[bytes]]:
     """Two tunnels with a pair of SAs, and every datagram it took."""
     ends, wire, tokens = [], list[bytes](), iter(range(1000, 10**6))
-    for end, (kind, role) in enumerate(((Initiator, Role.INITIATOR), (Responder, Role.RESPONDER))):
-        codec = ControlCodec(bytes(32), "SAE-U", "SAE-N", role)
-        endpoint = kind(CONFIG, codec, lambda octets: next(tokens).to_bytes(octets))
+    for end in (0, 1):
+        config = IkeConfig(
+            own_id=NAMES[end],
+            peer_id=NAMES[1 - end],
+            credentials=Psk(bytes(32)),
+            begins=end == 0,
+            local=(NETS[end],),
+            remote=(NETS[1 - end],),
+            own_address=ADDRESSES[end],
+            peer_address=ADDRESSES[1 - end],
+        )
+        endpoint = IkeEndpoint(config, lambda octets: next(tokens).to_bytes(octets))
         ends.append(Tunnel(endpoint, TrafficSelectors([NETS[end]], [NETS[1 - end]])))
     ends[0].start(0)
     while todo := [(end, event) for end in (0, 1) for event in ends[end].events()]:
@@ -63,6 +74,11 @@ def mangled(draw: st.DrawFn, sources: list[bytes]) -> bytes:
     return bytes(datagram[:cut]) + draw(st.just(bytes(datagram[cut:])) | st.binary(max_size=80))
 
 
+def opens(datagram: bytes) -> bool:
+    """Whether it may be a well-formed IKE_SA_INIT request: the one thing that a stranger gets an answer to."""
+    return datagram[:4] == NON_ESP_MARKER and datagram[22:23] == bytes((Exchange.IKE_SA_INIT,))
+
+
 @given(st.data())
 def test_from_outside(data: st.DataObject) -> None:
     initiator, responder, wire = connected()
@@ -76,7 +92,7 @@ def test_from_outside(data: st.DataObject) -> None:
             | st.binary(max_size=120).map(NON_ESP_MARKER.__add__)
             | st.binary(max_size=120).map(good[:8].__add__)
         )
-        if datagram in real:
+        if datagram in real or opens(datagram):
             continue
         for tunnel in (initiator, responder):
             assert tunnel.from_outside(datagram, 0) is None

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kms.key_id import KeyLocation, derive_naming_key, find_slaves, format_key_id, parse_key_id
+from kms.key_id import (
+    KeyLocation,
+    derive_naming_key,
+    find_slaves,
+    format_key_id,
+    half_groups,
+    parse_key_id,
+)
 from topo.errors import ProtocolError
 
 locations = st.builds(
@@ -64,7 +71,7 @@ def test_other_texts_are_refused_cleanly(text: str) -> None:
 @given(
     locations,
     sae_ids,
-    st.sets(sae_ids, min_size=1, max_size=4),
+    st.sets(sae_ids, min_size=1, max_size=8),
     st.sets(sae_ids, max_size=3),
     naming_keys,
 )
@@ -72,9 +79,15 @@ def test_several_slaves_are_found_among_others(
     location: KeyLocation, master: str, slaves: set[str], others: set[str], naming_key: bytes
 ) -> None:
     name = parse_key_id(format_key_id(location, master, slaves, naming_key))
-    assert find_slaves(name, master, slaves | others, naming_key, 4) == slaves
-    assert find_slaves(name, master, others - slaves, naming_key, 4) == frozenset()
-    assert find_slaves(name, master + "x", slaves | others, naming_key, 4) == frozenset()
+    assert find_slaves(name, master, slaves | others, naming_key, 8) == slaves
+    assert find_slaves(name, master, others - slaves, naming_key, 8) == frozenset()
+    assert find_slaves(name, master + "x", slaves | others, naming_key, 8) == frozenset()
     if len(slaves) > 1:
         assert find_slaves(name, master, slaves, naming_key, len(slaves) - 1) == frozenset()
-        assert find_slaves(name, master, sorted(slaves)[1:], naming_key, 4) == frozenset()
+        assert find_slaves(name, master, sorted(slaves)[1:], naming_key, 8) == frozenset()
+
+
+def test_work_for_a_name_of_nobody() -> None:
+    """Pairs of halves instead of all groups: 36 456 of them for 31 candidates, 4 at most."""
+    assert [half_groups(31, most) for most in (1, 2, 3, 4)] == [0, 31, 496, 496]
+    assert [half_groups(8, most) for most in (4, 8, 9)] == [36, 162, 162]

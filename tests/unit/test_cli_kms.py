@@ -85,8 +85,55 @@ def test_one_site_and_its_key(kms: Kms, tmp_path: Path) -> None:
     assert (again.code, again.err) == (1, "qntn: block 7 is stored already\n")
 
 
+def test_a_block_that_is_no_key_is_refused(kms: Kms, tmp_path: Path) -> None:
+    kms("init", "a", *SITE)
+    (tmp_path / "zero").write_bytes(bytes(1000))
+    said = kms("load", "a", 7, "zero")
+    assert (said.code, said.out) == (1, "")
+    assert "block 7 fails its health test: repetition count" in said.err
+    with opened("a")[1] as ledger:
+        assert not ledger.has_block(7)
+
+
+def test_audit_and_start_over(kms: Kms, tmp_path: Path) -> None:
+    kms("init", "a", *SITE)
+    (tmp_path / "key").write_bytes(bytes(range(256)) * 4)
+    kms("load", "a", 7, "key", "--label", "courier")
+    said = kms("start-over", "a")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"{1024 - 32} bytes destroyed in ")
+    lines = [json.loads(line) for line in kms("audit", "a").out.splitlines()]
+    assert [line["event"] for line in lines] == ["add_block", "destroy", "start_over"]
+    assert lines[0]["detail"] == {"block": 7, "label": "courier", "length_bytes": 1024}
+    with opened("a")[1]:
+        assert "open in another process" in kms("audit", "a").err
+
+
+def test_a_hub_gets_as_many_additional_slaves_as_can_be_found(kms: Kms) -> None:
+    pairs = [part for number in range(32) for part in ("--pair", f"hub=s{number}")]
+    for folder, at_most in (("a", 30), ("b", 31), ("c", 32)):
+        assert kms("init", folder, *SITE, *pairs[: 2 * at_most]).code == 0
+    found = [opened(folder) for folder in "abc"]
+    for _, ledger in found:
+        ledger.close()
+    assert [configuration.max_additional_slaves for configuration, _ in found] == [3, 3, 1]
+    text = json.loads(Path("c/kms.json").read_text()) | {"max_additional_slaves": 3}
+    Path("c/kms.json").write_text(json.dumps(text))
+    said = kms("status", "c")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert "max_additional_slaves: 3 is too many where hub shares keys with 32 SAEs" in said.err
+
+
+def test_serving_before_the_other_site_is_trusted_names_the_remedy(kms: Kms) -> None:
+    kms("init", "a", *SITE, "--peer-url", "https://192.0.2.2:1")
+    assert "peer-ca.pem: no such file: tell this site whom to trust (`qntn kms trust`)" in (
+        kms("serve", "a").err
+    )
+
+
 def test_revoke_and_issue(kms: Kms) -> None:
     kms("init", "a", *SITE)
+    assert "still good; revoke it first" in kms("issue", "a", "vpn/a").err
     assert kms("revoke", "a", "vpn/a") == (0, "a/crl.pem\n", "")
     assert kms("revoke", "a", "vpn/a").code == 2
     assert kms("issue", "a", "vpn/a").out == "a/sae-vpn%2Fa.pem  a/sae-vpn%2Fa.key\n"
@@ -104,6 +151,7 @@ def test_revoke_and_issue(kms: Kms) -> None:
         (("status", "missing"), 2, "missing/kms.json: No such file"),
         (("load", "missing", "1", "no key"), 2, "no key: No such file"),
         (("revoke", "missing", "x"), 2, "ca.key"),
+        (("init", "/proc/missing"), 2, "/proc/missing/u: No such file"),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -129,6 +177,21 @@ def test_status_of_a_kme_that_is_not_there(kms: Kms) -> None:
     assert said.code == 1
     assert "KME KME-A at https://127.0.0.1:1: " in said.err
     assert kms("status", "a", "--sae", "nobody").code == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "https://localhost:1"),
+        ("::", "https://localhost:1"),
+        ("::1", "https://[::1]:1"),
+        ("192.0.2.1", "https://192.0.2.1:1"),
+    ],
+)
+def test_where_a_kme_is_from_its_own_machine(kms: Kms, host: str, url: str) -> None:
+    kms("init", "a", *SITE)
+    configuration = KmsConfiguration.load("a/kms.json").model_copy(update={"listen_host": host})
+    assert configuration.local_url == url
 
 
 def test_status_in_words() -> None:

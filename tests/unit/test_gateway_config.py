@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from gateways.config import GatewayConfig, KmsConfig, load_config
-from gateways.control import Policy
+from gateways.events import Policy
 from gateways.gateway import main
+from gateways.ike.auth import Certified, Psk
+from gateways.ike.config import Keying
+from kms.pki import init_site
 from topo.errors import ScenarioError
 
 GOOD: dict[str, Any] = {
@@ -45,9 +49,13 @@ def test_defaults(tmp_path: Path) -> None:
     config = load_config(written(tmp_path))
     assert (config.port, config.tun_mtu, config.window) == (4500, 1438, 1024)
     assert config.policy is Policy.FAIL_CLOSED
-    assert config.control().rekey_after_ns == 120 * 10**9
-    assert config.control().hard_after_ns == 180 * 10**9
-    assert config.control().retransmit_ns > 0.7e9
+    ike = config.ike()
+    assert (ike.own_id, ike.peer_id, ike.begins) == ("SAE-U", "SAE-N", True)
+    assert (ike.keying, ike.key_required) == (Keying.PPK, True)
+    assert ike.rekey_after_ns == 120 * 10**9
+    assert ike.hard_after_ns == 180 * 10**9
+    assert ike.retransmit_ns > 0.7e9
+    assert isinstance(ike.credentials, Psk)
     assert (config.esp_sa, config.status, config.fault) == (None, None, None)
 
 
@@ -64,7 +72,11 @@ def test_defaults(tmp_path: Path) -> None:
         ({"psk": "00" * 15}, "psk"),
         ({"psk": "secret!"}, "psk"),
         ({"hard_after_s": 100}, "hard_after_s"),
-        ({"policy": "hybrid"}, "policy"),
+        ({"policy": "open"}, "policy"),
+        ({"keying": "otp"}, "keying"),
+        ({"suites": ["ROT-13"]}, "suites"),
+        ({"psk": ""}, "psk or certificate"),
+        ({"soft_bytes": 2000, "hard_bytes": 1000}, "hard_bytes"),
         ({"fault": "slow"}, "fault"),
         ({"tun_name": "a/b"}, "tun_name"),
         ({"kms": {}}, "kms.base_url"),
@@ -93,6 +105,29 @@ def test_missing_file_and_missing_certificates(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert "sae.pem" in lines[2]
+
+
+def test_responder_rekeys_later_but_before_the_hard_lifetime(tmp_path: Path) -> None:
+    ike = load_config(written(tmp_path, role="responder")).ike()
+    assert not ike.begins
+    assert 120 * 10**9 < ike.rekey_after_ns < ike.hard_after_ns
+    short = load_config(written(tmp_path, role="responder", hard_after_s=121)).ike()
+    assert short.rekey_after_ns <= short.hard_after_ns
+
+
+def test_longest_suite_sets_the_mtu(tmp_path: Path) -> None:
+    suites = ["AES-128-GCM", "SM4-128-CBC+HMAC-SM3-128"]
+    assert load_config(written(tmp_path, suites=suites)).tun_mtu == 1422
+
+
+def test_certificates_instead_of_a_psk(tmp_path: Path) -> None:
+    files = init_site(tmp_path / "pki", "KME-U", ["127.0.0.1"], ["SAE-U"], datetime.now(UTC))
+    sae = files.saes["SAE-U"]
+    section = {"cert": str(sae.certificate), "key": str(sae.key), "ca": str(files.ca.certificate)}
+    config = load_config(written(tmp_path, psk="", certificate=section))
+    assert isinstance(config.ike().credentials, Certified)
+    path = written(tmp_path, psk="", certificate=section | {"key": str(tmp_path / "none")})
+    assert main([str(path)]) == 2
 
 
 def test_repr_hides_the_psk(tmp_path: Path) -> None:

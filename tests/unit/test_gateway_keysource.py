@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateways.control import FetchKey, FetchKeyById
+from gateways.events import FetchKey, FetchKeyById
 from gateways.keysource import EtsiKeySource, Fetched, KeyFetcher, Refused, WrongKeys
 from kms.client import DeliveredKey
 from topo.errors import KmsRefused, ProtocolError, QntnError

@@ -8,6 +8,7 @@ import http.client
 import json
 import logging
 import queue
+import re
 import ssl
 import threading
 import urllib.request
@@ -182,6 +183,32 @@ def test_k10_logs_at_debug_level_hold_no_key(kme: Kme, caplog: pytest.LogCapture
             assert form not in caplog.text
 
 
+def test_what_is_low_at_the_start_or_by_expiry_is_said_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without any SAE asking: the alarm at the start, the expiry at a scrape."""
+    caplog.set_level(logging.INFO)
+    plan = SitePlan("U", "KME-U", "KME-N", HERE, 0, [("EG-U", "EG-N")], 0)
+    path = make_site(tmp_path / "site", plan, datetime.now(UTC))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"low_water_bits": 10_000}))
+    configuration = KmsConfiguration.load(path)
+    now = datetime.now(UTC)
+    block = bytes(range(256)) * 9
+    load_block(configuration, 1, block, "test", now=now, expires=now)
+    served = Kme(tmp_path / "site")
+    with (
+        Ledger(configuration.ledger_path, configuration.ledger_secret()) as ledger,
+        served.serving(ledger, configuration),
+    ):
+        assert "low-water at KME-U: 8960 bits left" in caplog.text
+        url = re.search(r"http://\S+/metrics", caplog.text)
+        assert url is not None
+        with urllib.request.urlopen(url[0], timeout=TIMEOUT_S) as answer:
+            text = answer.read().decode()
+    assert 'qntn_kms_pool_bits{direction="own",state="free"} 0.0' in text
+    assert 'qntn_kms_alarms_total{kind="low-water"} 1.0' in text
+
+
 def test_metrics_are_what_prometheus_reads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -213,6 +240,9 @@ def test_metrics_are_what_prometheus_reads(
     half_bits = 8 * ((256 * 9 - 32) // 2)
     assert samples["qntn_kms_pool_bits", "free", "own"] == half_bits - 3 * 256
     assert samples["qntn_kms_pool_bits", "free", "peer"] == half_bits
+    for half in ("own", "peer"):  # the states add up
+        states = [value for (name, *labels), value in samples.items() if half in labels]
+        assert (len(states), sum(states)) == (4, half_bits)
     assert samples["qntn_kms_answers_total", "200", "EG-U", "enc_keys"] == 3
     assert samples["qntn_kms_answers_total", "400", "EG-U", "enc_keys"] == 1
     assert samples["qntn_kms_keys_delivered_total", "EG-U", "enc_keys"] == 3

@@ -78,7 +78,7 @@ def test_the_list_follows_its_file(site: SiteFiles) -> None:
 
 def test_a_new_certificate_after_revocation(site: SiteFiles) -> None:
     folder, old = site.crl.parent, site.saes["EG-U"].certificate.read_bytes()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="still good; revoke it first"):
         issue_sae(folder, "EG-U", NOW)
     revoke(folder, "EG-U", NOW)
     new = issue_sae(folder, "EG-U", NOW)

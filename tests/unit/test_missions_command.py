@@ -71,6 +71,19 @@ def test_table_and_files(tmp_path: Path) -> None:
     assert "not empty" in str(again.exception)
 
 
+@pytest.mark.parametrize("start", ["9999-12-30", "0001-01-02"])
+def test_a_start_that_is_no_time_of_satellites(start: str) -> None:
+    assert "from 1958 to 2100" in str(run("--from", start).exception)
+
+
+@pytest.mark.parametrize(
+    "option", ["--guard-s", "--every-days", "--horizon-days", "--days", "--sun-deg"]
+)
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_numbers_that_are_none(option: str, value: str) -> None:
+    assert run(option, value).exit_code == 2
+
+
 def test_never_is_said_by_zero() -> None:
     plan = json.loads(run("--json", "--every-days", "0").stdout)
     assert plan["every_days"] is None
@@ -110,6 +123,8 @@ def test_demands() -> None:
         (["Beijing-Shanghai=1", "Shanghai-Beijing=2"], [], "a later rate is RATE@DAY"),
         (["Beijing-Shanghai=-1"], [], "must not be negative"),
         (["Beijing-Shanghai=1"], ["Beijing-Jinan=1"], "that pair has no demand"),
+        (["Beijing-Shanghai=1"], ["Beijing-Shanghai=1.5"], "'1.5' is not a whole number"),
+        (["Beijing-Shanghai=1"], ["Beijing-Shanghai=inf"], "'inf' is not a whole number"),
     ],
 )
 def test_bad_demands(demands: list[str], priorities: list[str], why: str) -> None:

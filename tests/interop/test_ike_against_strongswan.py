@@ -1,0 +1,281 @@
+"""Our gateway and Debian's strongSwan: IKE_SA_INIT to delete, as initiator and as responder, with PPK."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from gateways.ike.auth import SigningKey
+from tests.interop.strongswan import CHARON, PPK_ID, SWANCTL, Peers, until
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.fixture
+def peers(tmp_path: Path) -> Iterator[Peers]:
+    if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
+        pytest.skip("needs root and /dev/net/tun")
+    if CHARON is None or SWANCTL is None:
+        pytest.skip("charon-systemd or swanctl is not installed")
+    peers = Peers(tmp_path)
+    try:
+        peers.build()
+        yield peers
+    finally:
+        peers.destroy()
+
+
+def both_ways(peers: Peers) -> None:
+    """Pings from either side. Not while our rekey is under way: asked to delete the old pair of SAs, charon takes its
+    outbound half away before it installs that of the new pair, and what it would send in between is lost.
+    """
+    for site in "us":
+        assert peers.ping(site) == 5, f"{site}\n{peers.log()}\n{peers.swan_log()}"
+
+
+def assert_no_refusals(status: dict[str, object]) -> None:
+    for sa in status["sas"]:  # type: ignore[attr-defined]
+        refused = ("icv_failures", "replays", "selector_drops", "bad_padding", "malformed")
+        assert not any(sa[name] for name in refused), sa
+    assert "control_refused" not in status["drops"]  # type: ignore[operator]
+
+
+def test_as_initiator_with_ppk_rekeys_from_both_ends_and_delete(peers: Peers) -> None:
+    peers.start_strongswan()
+    peers.start_gateway("initiator", rekey_after_s=4.0, hard_after_s=60.0, ike_rekey_after_s=1.5)
+    peers.wait_for_us("READY")
+    assert "/PPK" in peers.swanctl("--list-sas")
+    both_ways(peers)
+    peers.swanctl("--rekey", "--child", "net")
+    both_ways(peers)
+    peers.swanctl("--rekey", "--ike", "qntn")
+    both_ways(peers)
+    peers.wait_for_log("RetireInbound", 2)  # after charon's rekey and one of ours
+    both_ways(peers)
+    until(
+        lambda: (
+            "parsed CREATE_CHILD_SA request" in peers.swan_log()
+            and re.search(r"IKE_SA qntn\[\d+\] rekeyed", peers.swan_log())
+        ),
+        peers.swan_log,
+    )
+    status = peers.stop_gateway()
+    assert status["rekeys"] >= 2
+    assert set(status["key_ids"]) == {PPK_ID}
+    assert_no_refusals(status)
+    until(lambda: "ESTABLISHED" not in peers.swanctl("--list-sas"), peers.swan_log)
+    assert "received DELETE for IKE_SA" in peers.swan_log()
+
+
+def test_as_responder_with_ppk_rekeys_and_delete(peers: Peers) -> None:
+    peers.start_strongswan()
+    peers.start_gateway("responder", rekey_after_s=3.0, hard_after_s=60.0)
+    peers.swanctl("--initiate", "--child", "net")
+    peers.wait_for_us("READY")
+    assert f"using PPK for PPK_ID '{PPK_ID}'" in peers.swan_log()
+    both_ways(peers)
+    peers.swanctl("--rekey", "--child", "net")
+    both_ways(peers)
+    peers.wait_for_log("RetireInbound", 2)  # ours after 3.6 s
+    both_ways(peers)
+    peers.swanctl("--rekey", "--ike", "qntn")
+    both_ways(peers)
+    peers.swanctl("--terminate", "--ike", "qntn")
+    peers.wait_for_log("RetireOutbound")
+    assert peers.ping("u", count=2) == 0
+    peers.swanctl("--initiate", "--child", "net")
+    both_ways(peers)
+    assert_no_refusals(peers.stop_gateway())
+
+
+def test_other_algorithms(peers: Peers) -> None:
+    peers.start_strongswan(
+        ike="aes128-sha256-ecp256", esp="aes128-sha256-x25519,aes128-sha256", ppk=False
+    )
+    peers.start_gateway(
+        "initiator",
+        keying="none",
+        pfs=True,
+        suites=["AES-128-CBC+HMAC-SHA-256-128"],
+        rekey_after_s=3.0,
+        hard_after_s=60.0,
+    )
+    peers.wait_for_us("READY")
+    both_ways(peers)
+    peers.wait_for_log("RetireInbound")
+    both_ways(peers)
+    peers.swanctl("--rekey", "--child", "net")
+    both_ways(peers)
+    sas = peers.swanctl("--list-sas")
+    assert "AES_CBC-128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/ECP_256" in sas
+    assert "ESP:AES_CBC-128/HMAC_SHA2_256_128/CURVE_25519" in sas
+    assert_no_refusals(peers.stop_gateway())
+
+
+def test_wrong_ppk_is_refused_by_strongswan(peers: Peers) -> None:
+    peers.start_strongswan(wrong_ppk=True)
+    peers.start_gateway("initiator")
+    peers.wait_for_log("Failed .*AUTHENTICATION_FAILED")
+    assert "READY" not in peers.says()
+    assert peers.ping("u", count=2) == 0
+    assert peers.stop_gateway()["sas"] == []
+
+
+def test_wrong_ppk_is_refused_by_us(peers: Peers) -> None:
+    peers.start_strongswan(wrong_ppk=True)
+    peers.start_gateway("responder")
+    peers.swanctl("--initiate", "--child", "net", "--timeout", "5", fails=True)
+    peers.wait_for_log("Failed .*PPK is another")
+    assert "READY" not in peers.says()
+    assert peers.stop_gateway()["sas"] == []
+
+
+def test_without_ppk_nothing_is_established_unless_the_policy_is_hybrid(peers: Peers) -> None:
+    peers.start_strongswan(ppk=False)
+    peers.start_gateway("responder")
+    peers.swanctl("--initiate", "--child", "net", "--timeout", "5", fails=True)
+    peers.wait_for_log("Failed .*the peer uses no PPK")
+    assert peers.stop_gateway()["sas"] == []
+    peers.start_gateway("responder", policy="hybrid")
+    peers.swanctl("--initiate", "--child", "net")
+    both_ways(peers)
+    assert peers.stop_gateway()["key_ids"] == [""]
+
+
+def test_dead_peer_is_noticed_at_both_ends(peers: Peers) -> None:
+    peers.start_strongswan(extra="dpd_delay = 1s")
+    peers.start_gateway("initiator", dpd_after_s=0.5, attempts=3, retransmit_s=0.2)
+    peers.wait_for_us("READY")
+    until(
+        lambda: (
+            "parsed INFORMATIONAL request" in peers.swan_log()
+            and "parsed INFORMATIONAL response" in peers.swan_log()
+        ),
+        peers.swan_log,
+    )
+    peers.processes.pop("charon").kill()
+    peers.wait_for_log("Failed .*no answer to 3 transmissions: probe")
+    peers.wait_for_log("RetireOutbound")
+    assert peers.ping("u", count=2) == 0
+
+
+def test_new_ppk_by_a_new_ike_sa_without_a_break(peers: Peers) -> None:
+    peers.start_strongswan(extra="unique = never")
+    peers.start_gateway("initiator", reauth_after_s=1.0)
+    peers.wait_for_us("READY")
+    peers.wait_for_log(" FetchKey ", 3)
+    assert peers.ping("u", count=50) == 50
+    peers.wait_for_log(" Established ", 3)
+    assert "RetireOutbound" not in peers.log()
+    assert_no_refusals(peers.stop_gateway())
+    assert peers.swan_log().count("using PPK for PPK_ID") >= 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "role"),
+    [
+        ("ecdsa", "initiator"),
+        ("ecdsa", "responder"),
+        ("rsa", "responder"),
+        ("ed25519", "initiator"),
+    ],
+)
+def test_certificates(peers: Peers, kind: str, role: str) -> None:
+    files = issue(peers.directory, kind)
+    peers.start_strongswan(certificates=True)
+    peers.start_gateway(role, psk="", certificate=files)
+    if role == "responder":
+        peers.swanctl("--initiate", "--child", "net")
+    peers.wait_for_us("READY")
+    both_ways(peers)
+    log = peers.swan_log()
+    expected = {
+        "ecdsa": "ECDSA_WITH_SHA256_DER",
+        "rsa": "RSA_EMSA_PKCS1_SHA2_256",
+        "ed25519": "ED25519",
+    }
+    assert log.count(f"with {expected[kind]} successful") == 2, log
+    peers.stop_gateway()
+
+
+@pytest.mark.long
+def test_ten_minutes_of_ping_through_rekeys(peers: Peers) -> None:
+    peers.start_strongswan()
+    peers.start_gateway("initiator", rekey_after_s=20.0, ike_rekey_after_s=90.0)
+    peers.wait_for_us("READY")
+    received = sum(peers.ping("u", count=100) for _ in range(300))
+    status = peers.stop_gateway()
+    assert_no_refusals(status)
+    assert 30_000 - received <= 3 * status["rekeys"]
+
+
+def new_key(kind: str) -> SigningKey:
+    if kind == "rsa":
+        return generate_rsa(65537, 2048)
+    return generate_ec(SECP256R1()) if kind == "ecdsa" else Ed25519PrivateKey.generate()
+
+
+def issue(folder: Path, kind: str) -> dict[str, str]:
+    """An authority and two certificates; our `certificate` section, strongSwan's in its own folders."""
+    authority_key = new_key(kind)
+    authority = certificate("qntn test CA", authority_key, authority_key, "qntn test CA", ca=True)
+    swan = folder / "swan"
+    for part in ("x509ca", "x509", "private"):
+        (swan / part).mkdir(parents=True)
+    names = {"ours": "EG-U", "peer": "EG-N"}
+    for who, name in names.items():
+        key = new_key(kind)
+        at = swan / "private" if who == "peer" else folder
+        (at / f"{who}.key").write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        signed = certificate(name, key, authority_key, "qntn test CA", ca=False)
+        at = swan / "x509" if who == "peer" else folder
+        (at / f"{who}.pem").write_bytes(signed.public_bytes(Encoding.PEM))
+    pem = authority.public_bytes(Encoding.PEM)
+    (swan / "x509ca" / "ca.pem").write_bytes(pem)
+    (folder / "ca.pem").write_bytes(pem)
+    return {
+        "cert": str(folder / "ours.pem"),
+        "key": str(folder / "ours.key"),
+        "ca": str(folder / "ca.pem"),
+    }
+
+
+def certificate(
+    name: str, key: SigningKey, issuer_key: SigningKey, issuer: str, *, ca: bool
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    common_name = x509.oid.NameOID.COMMON_NAME
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(common_name, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(common_name, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    if not ca:
+        names = [x509.DNSName(name), x509.IPAddress(IPv4Address("192.0.2.250"))]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    digest = None if isinstance(issuer_key, Ed25519PrivateKey) else SHA256()
+    return builder.sign(issuer_key, digest)
