@@ -13,6 +13,7 @@ from topo.errors import InputError, KeySupplyError, KmsRefused, LedgerError
 
 if TYPE_CHECKING:
     from kms.client import Kms014Client
+    from kms.ledger import Ledger
 
 # ruff: noqa: PLR0917  (the many parameters are the options of one command)
 
@@ -99,7 +100,8 @@ def load(
     key: Annotated[Path, typer.Argument(help="File of key bytes, the same at both sites.")],
     label: Annotated[str, typer.Option(help="Where it comes from, for the audit trail.")] = "",
     lifetime_h: Annotated[
-        float | None, typer.Option(min=0, help="Hours until what is left of it is destroyed.")
+        float | None,
+        typer.Option(min=0, max=1e6, help="Hours until what is left of it is destroyed."),
     ] = None,
 ) -> None:
     """Put a block of key into a site's ledger: by its KME if it is running, else directly."""
@@ -125,6 +127,32 @@ def load(
         except KeySupplyError:
             raise refused from None
     typer.echo(f"block {number}: {len(material)} bytes in {configuration.ledger_path}")
+
+
+@app.command("audit")
+def audit(folder: FolderArgument) -> None:
+    """Print what a site's ledger has done, a line of JSON each, its chain checked; not while it is served."""
+    from dataclasses import asdict
+
+    with _ledger(folder) as ledger:
+        for entry in ledger.audit_trail():
+            typer.echo(json.dumps(asdict(entry)))
+
+
+@app.command("start-over")
+def start_over(folder: FolderArgument) -> None:
+    """Destroy all key of a site that was put back to an old state: it serves again, from new blocks."""
+    with _ledger(folder) as ledger:
+        typer.echo(f"{ledger.start_over(datetime.now(UTC))} bytes destroyed in {ledger.path}")
+
+
+def _ledger(folder: Path) -> Ledger:
+    from kms.configuration import KmsConfiguration
+    from kms.ledger import Ledger
+    from kms.site import CONFIGURATION
+
+    configuration = KmsConfiguration.load(folder / CONFIGURATION)
+    return Ledger(configuration.ledger_path, configuration.ledger_secret())
 
 
 @app.command("issue")
@@ -192,9 +220,8 @@ def _client(
     if not pairs:
         raise InputError(f"{folder / CONFIGURATION}: no such pair of SAEs in sae_pairs")
     files = sae_files(folder, pairs[0].local)
-    host = configuration.listen_host
     client = Kms014Client(
-        url or f"https://{f'[{host}]' if ':' in host else host}:{configuration.listen_port}",
+        url or configuration.local_url,
         configuration.ca_path,
         files.certificate,
         files.key,

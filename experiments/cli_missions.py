@@ -54,12 +54,17 @@ def missions(
     ] = "fair",
     every_days: Annotated[
         float,
-        typer.Option(min=0, help="A mission for every station at least this often; 0 is never."),
+        typer.Option(
+            min=0,
+            max=3660,
+            help="A mission for every station at least this often; 0 is never.",
+        ),
     ] = 7.0,
     horizon_days: Annotated[
         float,
         typer.Option(
             min=0,
+            max=3660,
             help="A mission when a pair is forecast to run dry within this time; 0 is never.",
         ),
     ] = 14.0,
@@ -81,7 +86,11 @@ def missions(
     ] = 10.0,
     sun_deg: Annotated[
         float,
-        typer.Option(help="A pass is dark while the Sun is below this elevation at the station."),
+        typer.Option(
+            min=-90,
+            max=90,
+            help="A pass is dark while the Sun is below this elevation at the station.",
+        ),
     ] = -12.0,
     clear_sky: Annotated[
         list[str] | None,
@@ -97,7 +106,8 @@ def missions(
     ] = 0.4,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the clouds.")] = 1,
     guard_s: Annotated[
-        float, typer.Option(min=0, help="Time a terminal needs to turn to another partner.")
+        float,
+        typer.Option(min=0, max=86400, help="Time a terminal needs to turn to another partner."),
     ] = 60.0,
     low_water_kbit: Annotated[
         float, typer.Option(min=0, help="Below this a pool's alarm sounds.")

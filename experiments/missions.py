@@ -65,7 +65,7 @@ def parse_demands(
     ranks: dict[tuple[str, str], int] = {}
     for text in priorities:
         pair, value = _pair_and_value(text, names, "Beijing-Shanghai=2")
-        ranks[pair] = int(_number(value, text))
+        ranks[pair] = _whole_number(value, text)
     pairs = list(dict.fromkeys([*rates, *steps]))
     if unknown := [pair for pair in ranks if pair not in pairs]:
         raise InputError(f"priority of {'-'.join(unknown[0])}: that pair has no demand")
@@ -218,7 +218,7 @@ def write_plan(plan: MissionPlan, folder: Path) -> list[Path]:
     return [
         path,
         _write_csv(
-            folder / "passes.csv", ({**one, "lost_to": " ".join(one["lost_to"])} for one in passes)
+            folder / "passes.csv", ({**one, "lost_to": ", ".join(one["lost_to"])} for one in passes)
         ),
         _write_csv(folder / "relays.csv", found["relays"]),
         _write_csv(folder / "pools.csv", levels),
@@ -271,6 +271,13 @@ def _number(text: str, whole: str) -> float:
         return float(text)
     except ValueError:
         raise InputError(f"{whole!r}: {text!r} is not a number") from None
+
+
+def _whole_number(text: str, whole: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{whole!r}: {text!r} is not a whole number") from None
 
 
 def _iso(instant: datetime) -> str:

@@ -204,7 +204,9 @@ def get_key_with_key_ids(kme: Kme, caller: str, request: Request, now: datetime)
         raise Refusal(400, KEYS_NOT_FOUND)
     others = configuration.slaves_of(master) - {caller}
     try:
-        keys = kme.ledger.fetch(master, caller, key_ids, now, others=sorted(others))
+        keys = kme.ledger.fetch(
+            master, caller, key_ids, now, others=sorted(others), most=configuration.max_slaves
+        )
     except KeyNotFound as error:
         raise Refusal(400, KEYS_NOT_FOUND) from error
     return 200, _container(keys)
@@ -217,7 +219,9 @@ def _verdict(kme: Kme, key_id: str, master: str, caller: str) -> Literal[200, 40
     """
     configuration = kme.configuration
     for issuer in (master, *(each for each in configuration.masters() if each != master)):
-        slaves = kme.ledger.recipients(key_id, issuer, configuration.slaves_of(issuer))
+        slaves = kme.ledger.recipients(
+            key_id, issuer, configuration.slaves_of(issuer), configuration.max_slaves
+        )
         if slaves:
             if caller not in slaves:
                 return 401

@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic import model_validator as checked
 
-from kms.key_id import MAX_KEY_BYTES
+from kms.key_id import MAX_KEY_BYTES, half_groups
 from kms.ledger_store import Site
 from kms.limits import SaeLimits
 from kms.vault import read_secret
@@ -17,6 +17,20 @@ from topo.errors import InputError
 
 _BYTES_PER_KEY_ID = 128
 """More than `{"key_ID": "…"}, ` takes, however it is written."""
+
+_ANY_ADDRESS = ("", "0.0.0.0", "::")
+_MOST_HALF_GROUPS = 500
+"""What one key_ID that names nobody may cost to look up: 128 of them in a request, some 50 ms."""
+
+
+def most_additional_slaves(partners: int) -> int:
+    """The largest `max_additional_slaves`, up to the default, for an SAE with so many partners."""
+    default = 3
+    return next(
+        more
+        for more in range(default, -1, -1)
+        if half_groups(partners, 1 + more) <= _MOST_HALF_GROUPS
+    )
 
 
 def _in_folder(path: Path, info: ValidationInfo) -> Path:
@@ -68,6 +82,9 @@ class PeerConfiguration(BaseModel):
     """Our KME's own certificate as a client, of our authority."""
     key_path: Path
     reconcile_every_s: float = Field(default=300.0, gt=0)
+    hear_first: bool = False
+    """After each start, give out no key before the other site has been heard: only it can tell that
+    all files of this site were put back to an old state."""
 
     @field_validator("ca_path", "certificate_path", "key_path")
     @classmethod
@@ -100,7 +117,8 @@ class KmsConfiguration(BaseModel):
     max_key_count: int = Field(default=100_000, ge=1)
     """The most that `status` reports as stored, in keys of the default size."""
     max_additional_slaves: int = Field(default=3, ge=0, le=7)
-    """max_SAE_ID_count: how many slave SAEs besides the first may get the same key."""
+    """max_SAE_ID_count: how many slave SAEs besides the first may get the same key; the same at both
+    sites. The more SAEs one shares keys with, the fewer of them can at once (`half_groups`)."""
     peer: PeerConfiguration | None = None
     """The other site's KME, to reconcile the ledgers with; None leaves that to others."""
     crl_path: Path | None = None
@@ -138,6 +156,16 @@ class KmsConfiguration(BaseModel):
         return self
 
     @checked(mode="after")
+    def _groups_are_found_soon(self) -> Self:
+        for master, slaves in self._slaves.items():
+            if half_groups(len(slaves), self.max_slaves) > _MOST_HALF_GROUPS:
+                raise ValueError(
+                    f"max_additional_slaves: {self.max_additional_slaves} is too many where {master}"
+                    f" shares keys with {len(slaves)} SAEs"
+                )
+        return self
+
+    @checked(mode="after")
     def _bodies_hold_the_largest_request(self) -> Self:
         if self.limits.body_bytes < _BYTES_PER_KEY_ID * self.max_key_per_request:
             raise ValueError(
@@ -169,11 +197,22 @@ class KmsConfiguration(BaseModel):
         """What opens the ledger; None leaves it to the ledger to find it."""
         return None if self.ledger_secret_path is None else read_secret(self.ledger_secret_path)
 
+    @property
+    def local_url(self) -> str:
+        """Where this KME is reached from its own machine."""
+        host = "localhost" if self.listen_host in _ANY_ADDRESS else self.listen_host
+        return f"https://{f'[{host}]' if ':' in host else host}:{self.listen_port}"
+
     def is_local(self, sae_id: str) -> bool:
         return any(pair.local == sae_id for pair in self.sae_pairs)
 
     def is_remote(self, sae_id: str) -> bool:
         return any(pair.remote == sae_id for pair in self.sae_pairs)
+
+    @property
+    def max_slaves(self) -> int:
+        """How many SAEs may get the same key."""
+        return 1 + self.max_additional_slaves
 
     def masters(self) -> list[str]:
         """All SAEs that can be the master of a key that this KME has to do with."""

@@ -7,11 +7,12 @@ POST /qntn/v1/blocks    by this site's own KME, that is whoever has its `peer.ke
                         the ledger that is being served. `{"number", "label", "material" (base64),
                         "expires" (ISO 8601 or null)}`; answers 200 and `{}`
 
-A refusal is 400 with an Error body; why stands in the log alone.
+A refusal is 400 with an Error body; why stands in the log, and is told to this site's own KME alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -20,13 +21,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from kms.alarms import AlarmKind
 from kms.certificates import Caller
 from kms.client import Kms014Client
 from kms.configuration import KmsConfiguration
 from kms.messages import Base64, Error
 from kms.peer import MAX_SUMMARY_BYTES
 from kms.peer import PATH as SUMMARY_PATH
-from topo.errors import InputError, LedgerError, ProtocolError
+from topo.errors import InputError, KeySupplyError, ProtocolError, QntnError
 
 if TYPE_CHECKING:
     from kms.server import KmeServer
@@ -63,18 +65,24 @@ def add_routes(app: web.Application, server: KmeServer) -> None:
         return await _answered(server, request, _hear_peer)
 
     async def blocks(request: web.Request) -> web.Response:
-        return await _answered(server, request, _take_block)
+        return await _answered(server, request, _take_block, tells=KeySupplyError)
 
     app.router.add_post(SUMMARY_PATH, summary)
     app.router.add_post(BLOCKS_PATH, blocks)
 
 
-async def _answered(server: KmeServer, request: web.Request, handler: _Handler) -> web.Response:
+async def _answered(
+    server: KmeServer,
+    request: web.Request,
+    handler: _Handler,
+    tells: type[QntnError] | tuple[()] = (),
+) -> web.Response:
     try:
         name, text = await handler(server, request)
-    except (ProtocolError, LedgerError, InputError) as error:
+    except (ProtocolError, KeySupplyError, InputError) as error:
         _LOG.warning("%s: %s", request.path, error)
-        text = Error(message="refused; the KME's log says why").model_dump_json(exclude_none=True)
+        why = str(error) if isinstance(error, tells) else "refused; the KME's log says why"
+        text = Error(message=why).model_dump_json(exclude_none=True)
         return web.Response(status=400, text=text, content_type="application/json")
     _LOG.info("%s POST %s 200", name, request.path)
     return web.Response(text=text, content_type="application/json")
@@ -96,9 +104,20 @@ async def _take_block(server: KmeServer, request: web.Request) -> tuple[str, str
     except ValidationError as error:
         raise ProtocolError(f"not a block: {error.error_count()} members are wrong") from error
     now: datetime = server.now()
+    if (why := await asyncio.to_thread(_complaint, block.material)) is not None:
+        kme_id = server.configuration.kme_id
+        detail = f"block {block.number}: {why}"
+        server.kme.alarms.sound(AlarmKind.UNHEALTHY_KEY, kme_id, detail, now)
+        raise KeySupplyError(f"block {block.number} fails its health test: {why}")
     server.kme.ledger.add_block(block.number, block.material, block.label, now, block.expires)
     server.kme.watch(refused=False, now=now)
     return caller.name, "{}"
+
+
+def _complaint(material: bytes) -> str | None:
+    from kms.health import complaint  # SciPy's: not before it is needed
+
+    return complaint(material)
 
 
 def _check_name(caller: Caller, kme_id: str) -> None:
@@ -109,9 +128,8 @@ def _check_name(caller: Caller, kme_id: str) -> None:
 def load_into_running(configuration: KmsConfiguration, block: NewBlock) -> None:
     """Hand a block to the KME that runs on this configuration; raises what `Kms014Client` does."""
     folder = configuration.certificate_path.parent
-    host = configuration.listen_host
     client = _Client(
-        f"https://{f'[{host}]' if ':' in host else host}:{configuration.listen_port}",
+        configuration.local_url,
         configuration.ca_path,
         folder / "peer.pem",
         folder / "peer.key",

@@ -206,17 +206,21 @@ class Ledger:
         key_ids: Sequence[str],
         now: datetime,
         others: Sequence[str] = (),
+        *,
+        most: int = MOST_SLAVES,
     ) -> list[tuple[str, bytes]]:
         """The keys that the other site's `master` took for our `slave`, by key_ID, each one once.
 
-        `others` are SAEs that may be slaves of the same keys. Returns (key_ID in lower case, key)
+        `others` are SAEs that may be slaves of the same keys, `most` at once. Returns (key_ID in lower case, key)
         pairs in the order asked. All or nothing: raises `KeyNotFound`, and consumes nothing, if any
         is unknown, forged, not for this pair, or delivered.
         """
         key_ids = [key_id.lower() for key_id in key_ids]
         with self.stock.lock:
             self._check_serving()
-            found = [self._find(key_id, master, slave, others) for key_id in key_ids]
+            found = [
+                self._find(key_id, master, {slave, *others}, slave, most) for key_id in key_ids
+            ]
             _check_apart([at for at, _ in found])
             with self.stock.transaction():
                 keys = [self._hand_over(at, waiting - {slave}) for at, waiting in found]
@@ -393,10 +397,10 @@ class Ledger:
         raise PoolExhausted(f"{count} keys asked for, {len(places)} in store")
 
     def _find(
-        self, key_id: str, master: str, slave: str, others: Sequence[str]
+        self, key_id: str, master: str, candidates: set[str], slave: str, most: int
     ) -> tuple[KeyLocation, frozenset[str]]:
         """The place a genuine key_ID names, and which of its slaves may still fetch it."""
-        slaves = self.recipients(key_id, master, {slave, *others})
+        slaves = self.recipients(key_id, master, candidates, most)
         if slave in slaves:
             at = parse_key_id(key_id).location
             waiting = self.stock.blocks[at.block_number].waiting(at, slaves)

@@ -73,6 +73,7 @@ def _of_pools(kme: Kme, now: datetime) -> Iterator[Metric]:
         level = kme.ledger.level(direction)
         for state, size_bytes in (
             ("free", level.free_bytes),
+            ("reserved", level.reserved_bytes),
             ("delivered", level.delivered_bytes),
             ("destroyed", level.destroyed_bytes),
         ):

@@ -78,6 +78,7 @@ class MissionOptions:
             ("a station's name stands twice", len(names) == len(set(names))),
             ("a pair stands twice", len(pairs) == len(set(pairs))),
             (f"{self.days:g} days: must be positive", self.days > 0),
+            (f"start in {self.start.year}: from 1958 to 2100", 1958 <= self.start.year <= 2100),
             (f"policy {self.policy!r}: one of {get_args(Policy)}", self.policy in get_args(Policy)),
             (
                 "missions neither on schedule nor on demand",

@@ -1,8 +1,10 @@
 """The other site's KME: two ledgers tell each other how they stand, over HTTPS with mutual TLS.
 
 Delivering keys needs no word from the other site. Only after a partition, a crash or a roll-back is
-something to be settled (`kms.reconcile`): each KME sends its ledger's summary to the other one when
-it starts and every `reconcile_every_s`, gets the other's in the answer, and both act on them. The
+something to be settled (`kms.reconcile`): each KME sends its ledger's summary to the other one before
+it serves and every `reconcile_every_s`, gets the other's in the answer, and both act on them. So a
+site that was put back to an old state gives out nothing if the other one can be reached; with
+`hear_first`, nor if it cannot. The
 summaries authenticate themselves; TLS keeps strangers from asking. Each site trusts the other's
 authority for this alone: a certificate of the other site's authority makes nobody an SAE here, and
 one of our own makes nobody a KME.
@@ -28,6 +30,7 @@ PATH = "/qntn/v1/summary"
 MAX_SUMMARY_BYTES = 16 << 20
 _LOG = logging.getLogger("kms.server")
 _TIMEOUT_S = 4.0
+_FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 
 
 class _Client(Kms014Client):
@@ -53,20 +56,35 @@ class Peer:
             timeout_s=_TIMEOUT_S,
         )
 
-    async def keep_in_touch(self) -> None:
-        """Exchange summaries, now and then; a peer that is not there is tried again next time."""
+    async def keep_in_touch(self, met: bool) -> None:
+        """Exchange summaries, now and then; a peer that was not there is soon tried again."""
+        retry_s = _FIRST_RETRY_S
         while True:
-            try:
-                ours = json.loads(summarise(self._kme.ledger).model_dump_json())
-                theirs = await asyncio.to_thread(self._client.exchange, ours)
-                self._act_on(Summary.parse(json.dumps(theirs)))
-            except (KeySupplyError, ProtocolError) as error:
-                _LOG.warning("not reconciled: %s", error)
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self._every_s if met else min(self._every_s, retry_s))
+            retry_s = _FIRST_RETRY_S if met else min(2 * retry_s, _LAST_RETRY_S)
+            met = await self.meet()
+
+    async def meet(self) -> bool:
+        """Exchange summaries once; whether the peer was there."""
+        try:
+            ours = json.loads(summarise(self._kme.ledger).model_dump_json())
+            theirs = await asyncio.to_thread(self._client.exchange, ours)
+            self._act_on(Summary.parse(json.dumps(theirs)))
+        except (KeySupplyError, ProtocolError) as error:
+            _LOG.warning("not reconciled: %s", error)
+            return False
+        return True
 
     def hear(self, body: bytes) -> str:
-        """Act on a summary that the other site has sent; ours in answer, as JSON."""
-        self._act_on(Summary.parse(body))
+        """Act on a summary that the other site has sent; ours in answer, as JSON.
+
+        Also to one that is too old to act on: ours tells a site that was rolled back what it is.
+        """
+        summary = Summary.parse(body)
+        try:
+            self._act_on(summary)
+        except ProtocolError as error:
+            _LOG.warning("not reconciled: %s", error)
         return summarise(self._kme.ledger).model_dump_json()
 
     def close(self) -> None:

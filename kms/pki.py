@@ -80,7 +80,10 @@ def init_site(
         raise InputError("an SAE ID is given twice")
     addresses = [_address(name) for name in server_names]
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory}: {error.strerror}") from error
 
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = _name(f"{kme_id} CA"[:_MAX_COMMON_NAME])
@@ -113,10 +116,9 @@ def issue_sae(directory: Path | str, sae_id: str, now: datetime) -> Credentials:
     authority = _Authority.load(Path(directory))
     _check_id(sae_id)
     old = sae_files(authority.directory, sae_id)
-    if (
-        old.certificate.exists()
-        and _certificate(old.certificate).serial_number in authority.revoked()
-    ):
+    if old.certificate.exists():
+        if _certificate(old.certificate).serial_number not in authority.revoked():
+            raise InputError(f"{old.certificate}: still good; revoke it first")
         for path in (old.certificate, old.key):
             path.unlink(missing_ok=True)
     return _save(authority.directory, _sae_name(sae_id), *authority.issue("sae", sae_id, (), now))
@@ -293,7 +295,9 @@ def _save(
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         except FileExistsError as error:
-            raise InputError(f"{path}: exists already; a site is made once") from error
+            raise InputError(f"{path}: exists already; it is not replaced") from error
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
         with os.fdopen(descriptor, "wb") as file:
             file.write(text)
     return files

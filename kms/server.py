@@ -105,6 +105,7 @@ class KmeServer:
         self.configuration, self.clock = configuration, clock
         self.now = SteadyClock(clock)  # of keys and limits; `clock` is for certificates
         self.kme = api.Kme.start(ledger, configuration, self.now())
+        self.kme.watch(refused=False, now=self.now())
         self.tally = Tally()
         self.commits: GroupCommit[api.Answer] = GroupCommit(self._transaction)
         self.authorities = load_authorities(configuration.ca_path)
@@ -138,8 +139,14 @@ class KmeServer:
     def _transaction(self) -> Iterator[None]:
         """What one group of requests happens in; keys whose time is over go first."""
         with self.kme.ledger.batch():
-            self.kme.ledger.expire(self.now())
+            self.expire()
             yield
+
+    def expire(self) -> None:
+        """Destroy the keys whose time is over, and say so if few are left."""
+        now = self.now()
+        if self.kme.ledger.expire(now):
+            self.kme.watch(refused=False, now=now)
 
     def _shell(
         self, name: str, handler: api.Handler
@@ -249,8 +256,12 @@ def tls_context(configuration: KmsConfiguration) -> ssl.SSLContext:
     context.num_tickets = 0  # SAEs keep their connections; a ticket would be wasted on most
     try:
         context.load_verify_locations(configuration.ca_path)
-        if configuration.peer is not None:
-            context.load_verify_locations(configuration.peer.ca_path)
+        if (peer := configuration.peer) is not None:
+            if not peer.ca_path.exists():
+                raise InputError(
+                    f"{peer.ca_path}: no such file: tell this site whom to trust (`qntn kms trust`)"
+                )
+            context.load_verify_locations(peer.ca_path)
         context.load_cert_chain(configuration.certificate_path, configuration.key_path)
     except OSError as error:
         files = (configuration.ca_path, configuration.certificate_path, configuration.key_path)
@@ -279,6 +290,8 @@ async def serve_until(
         configuration.limits,
         lambda connection: _Handler(manager, connection, listener),
     )
+    # Before a key is given out that was given out before.
+    met = server.peer is not None and await server.peer.meet()
     in_touch: asyncio.Task[None] | None = None
     metrics = web.AppRunner(_metrics_application(server, listener), access_log=None)
     try:
@@ -293,7 +306,7 @@ async def serve_until(
                 raise InputError(f"metrics: cannot listen on {at}: {error.strerror}") from error
             _LOG.info("metrics at http://%s:%d/metrics", *metrics.addresses[0][:2])
         if server.peer is not None:
-            in_touch = asyncio.create_task(server.peer.keep_in_touch())
+            in_touch = asyncio.create_task(server.peer.keep_in_touch(met))
         ready(port)
         await stop.wait()
     finally:
@@ -308,6 +321,10 @@ async def serve_until(
 
 def _metrics_application(server: KmeServer, listener: Listener) -> web.Application:
     async def metrics(request: web.Request) -> web.Response:
+        try:
+            server.expire()
+        except LedgerError as error:  # what is known of the pools is told all the same
+            _LOG.error("%s", error)
         text = exposition(server.kme, server.tally, listener, server.commits.counters, server.now())
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
@@ -331,7 +348,12 @@ def serve(configuration: KmsConfiguration) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await serve_until(ledger, configuration, stop, ready)
 
-    with Ledger(configuration.ledger_path, configuration.ledger_secret()) as ledger:
+    peer = configuration.peer
+    with Ledger(
+        configuration.ledger_path,
+        configuration.ledger_secret(),
+        wait_for_peer=peer is not None and peer.hear_first,
+    ) as ledger:
         asyncio.run(run(ledger))
 
 

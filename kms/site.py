@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from kms.configuration import KmsConfiguration
+from kms.configuration import KmsConfiguration, most_additional_slaves
 from kms.ledger import Ledger
 from kms.ledger_store import Site
 from kms.pki import init_site
@@ -49,6 +50,17 @@ class SitePlan:
     peer_url: str | None = None
     """Where the other KME is, to reconcile the ledgers with; it must be trusted first (`trust`)."""
 
+    @property
+    def most_partners(self) -> int:
+        """How many SAEs one SAE shares keys with, at most."""
+        return max(
+            (
+                *Counter(a for a, _ in self.pairs).values(),
+                *Counter(b for _, b in self.pairs).values(),
+            ),
+            default=0,
+        )
+
 
 def make_site(folder: Path, plan: SitePlan, now: datetime) -> Path:
     """Make a site with an empty ledger in `folder` and return its configuration file.
@@ -70,6 +82,7 @@ def make_site(folder: Path, plan: SitePlan, now: datetime) -> Path:
             "ledger_path": "ledger.sqlite",
             "ledger_secret_path": "ledger.secret",
             "sae_pairs": [{"local": local, "remote": remote} for local, remote in plan.pairs],
+            "max_additional_slaves": most_additional_slaves(plan.most_partners),
             "metrics_port": plan.metrics_port,
             "peer": None
             if plan.peer_url is None
@@ -137,6 +150,12 @@ def load_block(
     now: datetime,
     expires: datetime | None = None,
 ) -> None:
-    """Put a block of key, which the other site gets too, into a ledger that is not being served."""
+    """Put a block of key, which the other site gets too, into a ledger that is not being served.
+
+    `KeySupplyError` for a block that fails its health test.
+    """
+    from kms.health import require_healthy  # SciPy's: a KME that serves shall not wait for it
+
+    require_healthy(material, f"block {number}")
     with Ledger(configuration.ledger_path, configuration.ledger_secret()) as ledger:
         ledger.add_block(number, material, label, now, expires)

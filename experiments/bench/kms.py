@@ -136,7 +136,7 @@ def _served(name: str, argv: list[str], folder: Path) -> Iterator[Peer]:
         assert process.stdout is not None
         if process.stdout.readline() != "READY\n":
             raise MeasurementError(f"{name} did not start: {log.read_text().strip()}")
-        port = re.search(r"https://127.0.0.1:(\d+)", log.read_text())
+        port = re.search(r"https://127.0.0.1:(\d+)$", log.read_text(), re.MULTILINE)
         assert port is not None
         context = ssl.create_default_context(cafile=folder / "u" / "ca.pem")
         sae = sae_files(folder / "u", "EG-U")

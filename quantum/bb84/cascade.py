@@ -5,10 +5,11 @@ search in every odd block, and with each error found a fresh look at the blocks 
 that held it. Pairs of errors that shared a block each time are left for confirming passes over a few
 large blocks, which go on until enough of them in a row have found nothing.
 
-Two variants differ in how the first passes' blocks grow. "original" doubles them three times from
-0.73/QBER: leakage 1.13 to 1.16 times Shannon's limit, some 90 round trips for a key of 2 Mbit.
-"efficient" lets them grow faster, as few errors are left after the first pass (Martinez-Mateo et al.,
-arXiv:1407.3257): 1.06 times, for some 300 round trips.
+Two variants differ in how the first passes' blocks grow. "original" doubles them three times:
+leakage 1.10 to 1.17 times Shannon's limit, some 100 round trips for a key of 2 Mbit. "efficient" lets
+them grow faster, as few errors are left after the first pass (Martinez-Mateo et al.,
+arXiv:1407.3257): 1.05 to 1.07 times, for some 200 round trips. Block lengths are powers of 2, so that
+what the estimate of the error rate asked is part of the first pass and costs nothing.
 
 The ends are separate: `Sender` answers questions and sees none of the receiver's bits; `Corrector`
 has its own bits and an `ask`. A question is always "the parity of your first `position` bits, in
@@ -38,10 +39,12 @@ Ask = Callable[[int, Indices], Bits]
 
 Variant = Literal["original", "efficient"]
 
-BLOCKS_PER_QBER: Mapping[Variant, tuple[float, ...]] = MappingProxyType(
-    {"original": (0.73, 1.46, 2.92, 5.84), "efficient": (0.73, 3.0, 24.0)}
+FIRST_BLOCK = 0.75
+"""Length of the very first blocks in units of 1/QBER, to the nearest power of 2."""
+GROWTH: Mapping[Variant, tuple[int, ...]] = MappingProxyType(
+    {"original": (1, 2, 4, 8), "efficient": (1, 4, 32)}
 )
-"""Block lengths of the first passes, in units of 1/QBER."""
+"""Block lengths of the first passes, in units of the very first."""
 CONFIRMING_BITS = 16
 """Errors escape the last, clean confirming passes with probability 2^-16; verification sees these."""
 MAX_CONFIRMING_BLOCKS = 64
@@ -50,10 +53,14 @@ ERRORS_PER_CONFIRMING_BLOCK = 40
 MAX_PASSES = 100
 """Reached only with a guess of the QBER that is far too low, or answers that were changed."""
 
-ESTIMATE_BLOCK_BITS = 4
-"""Short enough for the estimate to tell 11 % from 25 %."""
+ESTIMATE_LONGEST = 1024
+ESTIMATE_SHORTEST = 4
+"""Blocks of the estimate, in bits; the shortest still tell 11 % from 25 %."""
 ESTIMATE_MIN_BLOCKS = 32
-ESTIMATE_MAX_BLOCKS = 2048
+ESTIMATE_ODD_SHARE = 0.46
+"""Blocks of which more are odd hold so many errors that their parities look random;"""
+ESTIMATE_SIGMAS = 3.0
+"""and so do those of which not by so many standard deviations fewer than half are odd."""
 UNKNOWN = 2
 
 Order = NDArray[np.int32]
@@ -132,21 +139,28 @@ class Corrector:
         return np.flatnonzero(self._flipped)
 
     def estimate_qber(self) -> float:
-        """Error rate estimated from the parities of short blocks; 0.5 when these look random.
+        """Error rate estimated from the parities of blocks; 0.5 when even short ones look random.
 
-        A block of k bits is odd with probability (1 - (1 - 2Q)^k) / 2. The parities count as
-        leakage; `correct` reuses those it comes across.
+        A block of k bits is odd with probability (1 - (1 - 2Q)^k) / 2. Blocks are halved until that
+        is told from 1/2. The parities count as leakage; they are such as `correct` needs in its first
+        pass, and it reuses them.
         """
-        n, k = len(self.bits), ESTIMATE_BLOCK_BITS
-        blocks = max(min(ESTIMATE_MAX_BLOCKS, max(n // 512, ESTIMATE_MIN_BLOCKS), n // k), 1)
-        edges = np.minimum(np.arange(blocks + 1) * k, n)
-        sampled = self.bits[shuffle(self._seed, 0, n)[: edges[-1]]]
-        differs = _prefix_parity(sampled)[edges] ^ self._learn(0, edges)
-        # No odd block does not mean no error: count half a block at least.
-        odd_share = max(int((np.diff(differs) != 0).sum()), 0.5) / blocks
-        spread = sqrt(odd_share * (1 - odd_share) / blocks)
-        self.qber_at_least = _qber_of(odd_share - 3 * spread)
-        return _qber_of(odd_share)
+        n = len(self.bits)
+        mine = _prefix_parity(self.bits[shuffle(self._seed, 0, n)])
+        longest = min(ESTIMATE_LONGEST, n // ESTIMATE_MIN_BLOCKS)
+        block = max(1 << longest.bit_length() >> 1, ESTIMATE_SHORTEST)
+        while True:
+            edges = np.minimum(np.arange(-(-n // block) + 1) * block, n)
+            odd = np.diff(mine[edges] ^ self._learn(0, edges)) != 0
+            # No odd block does not mean no error: count half a block at least.
+            odd_share = max(float(odd.mean()), 0.5 / len(odd))
+            told = min(ESTIMATE_ODD_SHARE, 0.5 - ESTIMATE_SIGMAS * 0.5 / sqrt(len(odd)))
+            if odd_share <= told or block == ESTIMATE_SHORTEST:
+                break
+            block //= 2
+        spread = sqrt(odd_share * (1 - odd_share) / len(odd))
+        self.qber_at_least = _qber_of(odd_share - 3 * spread, block)
+        return _qber_of(odd_share, block)
 
     def correct(self, qber: float, variant: Variant = "efficient") -> None:
         """Find and flip the errors; `qber` sets the size of the first blocks."""
@@ -235,8 +249,8 @@ class Corrector:
 
 def block_sizes(n: int, qber: float, variant: Variant) -> list[int]:
     """Block lengths of the first passes over n bits; beyond the first, none as long as the key."""
-    sizes = [max(2, round(factor / qber)) for factor in BLOCKS_PER_QBER[variant]]
-    return [sizes[0], *(size for size in sizes[1:] if size < n)]
+    first = 1 << max(1, round(log2(FIRST_BLOCK / qber)))
+    return [first, *(first * times for times in GROWTH[variant][1:] if first * times < n)]
 
 
 def confirming_blocks(n: int, qber: float) -> int:
@@ -245,10 +259,10 @@ def confirming_blocks(n: int, qber: float) -> int:
     return min(wanted, MAX_CONFIRMING_BLOCKS)
 
 
-def _qber_of(odd_share: float) -> float:
-    """The error rate at which that share of the estimate's blocks is odd, in [0, 1/2]."""
+def _qber_of(odd_share: float, block: int) -> float:
+    """The error rate at which that share of blocks of so many bits is odd, in [0, 1/2]."""
     even = 1 - 2 * min(max(odd_share, 0.0), 0.5)
-    return float((1 - even ** (1 / ESTIMATE_BLOCK_BITS)) / 2)
+    return float((1 - even ** (1 / block)) / 2)
 
 
 def _prefix_parity(bits: Bits) -> Bits:
