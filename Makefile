@@ -12,7 +12,7 @@ PACKAGES := python3-venv build-essential flex bison bc patch xz-utils linux-sour
             mininet iproute2 iputils-ping iperf tshark curl
 
 # Other people's programs that tests and benchmarks run against.
-PEER_PACKAGES := charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins iperf3
+PEER_PACKAGES := charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins iperf3 ethtool
 PEERS := .venv-peers
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)

@@ -188,6 +188,7 @@ class ArmRun:
             "keying": "direct" if settings.fault else settings.keying,
             "suites": [settings.suite],
             "pfs": settings.policy == "hybrid",
+            "fast": "off",  # on an emulated link one packet is one packet
             "rekey_after_s": settings.rekey_after_s,
             "rekey_jitter": 0.0,  # the scenario says when, and the same seed means the same run
             "hard_after_s": 2 * settings.rekey_after_s + settings.grace_s,

@@ -136,6 +136,10 @@ class GatewayConfig(BaseModel):
         Policy.FAIL_CLOSED, description="when an SA ends and no key is to be had"
     )
     window: int = Field(1024, ge=64, multiple_of=64, description="anti-replay window, packets")
+    fast: Literal["auto", "off"] = Field(
+        "auto",
+        description="super-packets wherever the kernel can; off: every packet by itself, as emulated links need it",
+    )
     esp_sa: Path | None = Field(None, description="append session keys here, for Wireshark")
     status: Path | None = Field(None, description="write counters here as JSON")
     fault: Literal["wrong-key"] | None = Field(None, description="a fault to test with")

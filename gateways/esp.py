@@ -211,7 +211,7 @@ class InboundSa:
         self.suite = keys.suite
         self.window = ReplayWindow(window)
         self.counters = SaCounters()
-        self._selectors = selectors
+        self.selectors = selectors
         self._cipher: PacketCipher | None = keys.cipher()
 
     def __repr__(self) -> str:
@@ -270,7 +270,7 @@ class InboundSa:
         """
         cipher, window, counters = self._cipher, self.window, self.counters
         spi, overhead, alignment = self.spi, self.suite.overhead, self.suite.alignment
-        incoming, unpack = self._selectors.incoming, _HEADER.unpack_from
+        incoming, unpack = self.selectors.incoming, _HEADER.unpack_from
         opened: list[bytes] = []
         packets_in_runs = octets_in_runs = 0
         first = following = (
@@ -339,7 +339,7 @@ class InboundSa:
         version = _IP_VERSIONS.get(next_header)
         if version is None:
             self.counters.refuse(Refusal.NEXT_HEADER, f"next header {next_header}")
-        inner = self._selectors.incoming(payload)
+        inner = self.selectors.incoming(payload)
         if inner is None or inner[0] >> 4 != version:
             self.counters.refuse(Refusal.SELECTOR, "inner packet outside the traffic selectors")
         return inner

@@ -319,7 +319,7 @@ def main(arguments: list[str]) -> int:
             kms.base_url, kms.ca, kms.cert, kms.key, kme_id=kms.kme_id, timeout_s=kms.timeout_s
         )
         harden()
-        offloads = getattr(config, "fast", "off") == "auto"
+        offloads = config.fast == "auto"
         source = EtsiKeySource(client, config.peer_sae, kms.key_bits)
         Gateway(config, source, offloads=offloads).run()
     except QntnError as error:

@@ -208,7 +208,7 @@ class Inbound:
             other = other.any(axis=1)
             other[np.array(wrong, np.intp)] = True
             spans = _spans(other)
-        incoming = sa._selectors.incoming
+        incoming = sa.selectors.incoming
 
         def admits(packet: bytes) -> bool:
             inner = incoming(packet)
