@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kms.key_id import (
     KeyLocation,
+    KeyName,
     derive_naming_key,
     find_slaves,
     format_key_id,
@@ -85,6 +86,17 @@ def test_several_slaves_are_found_among_others(
     if len(slaves) > 1:
         assert find_slaves(name, master, slaves, naming_key, len(slaves) - 1) == frozenset()
         assert find_slaves(name, master, sorted(slaves)[1:], naming_key, 8) == frozenset()
+
+
+@given(locations, sae_ids, naming_keys)
+def test_a_slave_counts_once(location: KeyLocation, master: str, naming_key: bytes) -> None:
+    """Two halves that overlap are no group, though their tags add up."""
+    tags = {
+        slave: parse_key_id(format_key_id(location, master, slave, naming_key)).tag
+        for slave in "xyz"
+    }
+    twice = KeyName(location, (2 * tags["x"] + tags["y"]) % 2**62)
+    assert find_slaves(twice, master, tags, naming_key, 3) == frozenset()
 
 
 def test_work_for_a_name_of_nobody() -> None:
