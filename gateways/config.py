@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from gateways.aggfrag import MIN_PAYLOAD_OCTETS
 from gateways.encapsulation import PORT, inner_mtu
 from gateways.esp import MAX_SEQUENCE
 from gateways.events import Policy
@@ -139,6 +140,20 @@ class GatewayConfig(BaseModel):
     fast: Literal["auto", "off"] = Field(
         "auto",
         description="super-packets wherever the kernel can; off: every packet by itself, as emulated links need it",
+    )
+    constant_rate_bps: int | None = Field(
+        None,
+        ge=1000,
+        description="constant-rate mode (RFC 9347) at both ends: rate of the outer packets, bit/s; null: off",
+    )
+    payload_octets: int | None = Field(
+        None,
+        ge=MIN_PAYLOAD_OCTETS,
+        le=65535,
+        description="length of a constant-rate payload, octets; null: as the path allows",
+    )
+    metrics_port: int | None = Field(
+        None, gt=0, lt=65536, description="answer /metrics and /status on this port of 127.0.0.1"
     )
     esp_sa: Path | None = Field(None, description="append session keys here, for Wireshark")
     status: Path | None = Field(None, description="write counters here as JSON")

@@ -39,6 +39,7 @@ class ConstantRate:
         payload_octets: int | None = None,
         window: int = REORDER_WINDOW,
     ) -> None:
+        self.drops = tunnel.drops
         self.rate_bps = rate_bps
         self._tunnel = tunnel
         self._path_mtu = path_mtu
@@ -52,11 +53,6 @@ class ConstantRate:
         self._past: Counter[str] = Counter()
 
     # -- what the packet path asks --------------------------------------------------------------------
-
-    @property
-    def drops(self) -> Counter[str]:
-        """The tunnel's."""
-        return self._tunnel.drops
 
     @property
     def selectors(self) -> TrafficSelectors:

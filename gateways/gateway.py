@@ -12,6 +12,7 @@ traffic's ends: a fifth to a third more CPU time, 150 µs more round trip, no mo
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import json
 import os
@@ -28,8 +29,10 @@ from dataclasses import fields
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from gateways.config import GatewayConfig, load_config
+from gateways.constant_rate import ConstantRate
 from gateways.encapsulation import NON_ESP_MARKER, inner_mtu
 from gateways.events import (
     Entered,
@@ -46,13 +49,17 @@ from gateways.events import (
     SendControl,
 )
 from gateways.export import append_private, esp_sa_record, write_status
+from gateways.fast import vnet
+from gateways.fast.core import Core
 from gateways.fast.inbound import Inbound
 from gateways.fast.outbound import Outbound
 from gateways.fast.wire import Wire, udp_socket
 from gateways.ike.endpoint import IkeEndpoint
 from gateways.keysource import EtsiKeySource, Fetched, KeyFetcher, KeySource, WrongKeys
+from gateways.metrics import StatusServer
 from gateways.mtu import PathMtu
 from gateways.suites import AES_128_GCM
+from gateways.timer import Timer
 from gateways.tun import open_tun
 from gateways.tunnel import Tunnel
 from kms.client import Kms014Client
@@ -78,14 +85,20 @@ class Gateway:
     """One running gateway; `run` returns on SIGTERM.
 
     `keys` is where its keys come from. With `offloads` it takes and gives super-packets wherever the kernel can; on
-    emulated links, which must see every packet by itself, without.
+    emulated links, which must see every packet by itself, without. The constant-rate mode has none either.
     """
 
     def __init__(self, config: GatewayConfig, keys: KeySource, *, offloads: bool = False) -> None:
         self._config = config
-        self._offloads = offloads
+        self._offloads = offloads and config.constant_rate_bps is None
         endpoint = IkeEndpoint(config.ike(), secrets.token_bytes)
         self._tunnel = Tunnel(endpoint, config.selectors(), config.window)
+        self._constant: ConstantRate | None = None
+        if config.constant_rate_bps is not None:
+            self._constant = ConstantRate(
+                self._tunnel, config.constant_rate_bps, config.path_mtu, config.payload_octets
+            )
+        self._metrics: StatusServer | None = None
         if config.fault == "wrong-key":
             log("fault", kind="wrong-key", note="every key of this gateway is wrong in one bit")
             keys = WrongKeys(keys)
@@ -125,10 +138,16 @@ class Gateway:
                 udp_socket(config.outer_local, config.outer_peer, config.port)
             )
             self._wire = wire = Wire(udp, offloads=offloads)
-            self._outbound = Outbound(self._tun.fd, wire, self._tunnel, config.tun_mtu)
+            core: Core = self._constant or self._tunnel
+            self._outbound = Outbound(self._tun.fd, wire, core, config.tun_mtu)
             self._inbound = Inbound(
-                self._tun.fd, wire, self._tunnel, merge=offloads, merge_udp=self._tun.uso
+                self._tun.fd, wire, core, merge=offloads, merge_udp=self._tun.uso
             )
+            self._timer = Timer()
+            stack.callback(self._timer.close)
+            if config.metrics_port is not None:
+                self._metrics = StatusServer(config.metrics_port, self._wake)
+                stack.callback(self._metrics.close)
             log(
                 "offloads", tso=self._tun.tso, uso=self._tun.uso, segment=wire.segment, gro=wire.gro
             )
@@ -144,7 +163,7 @@ class Gateway:
     def _loop(self) -> None:
         tun, wire, woken = self._tun.fd, self._wire.fileno(), self._wake_out.fileno()
         with select.epoll() as poll:
-            for fd in (tun, wire, woken):
+            for fd in (tun, wire, woken, self._timer.fileno()):
                 poll.register(fd, select.EPOLLIN)
             blocked = False
             deadline_ns = self._deadline_ns()
@@ -161,13 +180,19 @@ class Gateway:
                         self._inbound.carry(now_ns)
                     elif fd == tun:
                         self._from_inside(now_ns)
-                    else:
+                    elif fd == woken:
                         self._from_kms()
                 if blocked != self._wire.blocked:  # what comes from inside waits in the device
                     blocked = not blocked
                     poll.modify(tun, 0 if blocked else select.EPOLLIN)
                     poll.modify(wire, select.EPOLLIN | (select.EPOLLOUT if blocked else 0))
-                if self._attend(deadline_ns is not None and deadline_ns <= now_ns, now_ns):
+                changed = self._attend(deadline_ns is not None and deadline_ns <= now_ns, now_ns)
+                if (
+                    self._constant is not None
+                ):  # after that: no payload before the answer that installs its SA
+                    self._keep_rate(self._constant)
+                    changed |= self._carry_out()
+                if changed:
                     deadline_ns = self._deadline_ns()
 
     def _attend(self, due: bool, now_ns: int) -> bool:
@@ -183,6 +208,20 @@ class Gateway:
             self._inbound.control = False
             due = True
         return self._carry_out() or due
+
+    def _keep_rate(self, constant: ConstantRate) -> None:
+        """Send the slot that is due, let out what has come, and wait for the next slot."""
+        self._timer.clear()
+        now_ns = time.monotonic_ns()
+        datagram = constant.slot(now_ns)
+        if datagram is not None:
+            self._wire.send(datagram, len(datagram))
+        for packet in constant.arrived():
+            try:
+                os.writev(self._tun.fd, (vnet.PLAIN, packet))
+            except OSError as error:
+                self._wire.errors[f"tun_{errno.errorcode.get(error.errno or 0, 'error')}"] += 1
+        self._timer.set(constant.next_slot_ns(now_ns))
 
     def _deadline_ns(self) -> int | None:
         ends_ns = self._tunnel.next_deadline_ns(), self._path.next_deadline_ns()
@@ -205,6 +244,8 @@ class Gateway:
         except BlockingIOError:
             return
         self._inbound.control = True
+        if self._metrics is not None:
+            self._metrics.answer(self._status)
         for result in self._fetcher.results():
             now_ns = time.monotonic_ns()
             if isinstance(result, Fetched):
@@ -225,6 +266,8 @@ class Gateway:
             log("mtu", gateway=self._config.name, outer=self._path.outer, inner=mtu)
             self._tun.set_mtu(mtu)
             self._outbound.mtu = mtu
+        if self._constant is not None:
+            self._constant.fit(self._path.outer, time.monotonic_ns())
 
     def _carry_out(self) -> bool:
         """Carry out what the tunnel asks for; whether there was anything."""
@@ -278,17 +321,19 @@ class Gateway:
 
     def _write_status(self) -> None:
         if self._config.status is not None:
-            write_status(
-                self._config.status,
-                {
-                    "name": self._config.name,
-                    "role": self._config.role,
-                    "fault": self._config.fault,
-                    **self._tunnel.status(),
-                    "errors": dict(self._wire.errors),
-                    "state_changes": list(self._history),
-                },
-            )
+            write_status(self._config.status, self._status())
+
+    def _status(self) -> dict[str, Any]:
+        """Counters, ready for JSON; no key material."""
+        return {
+            "name": self._config.name,
+            "role": self._config.role,
+            "fault": self._config.fault,
+            **self._tunnel.status(),
+            "constant_rate": self._constant.status() if self._constant else {},
+            "errors": dict(self._wire.errors),
+            "state_changes": list(self._history),
+        }
 
     def _wake(self) -> None:
         # Full: a wake-up is already on its way. Closed: the gateway is going, nobody need wake.

@@ -13,11 +13,8 @@ and leaves their numbers open. Ours are of the private-use range (1024 to 65535,
 strongSwan's ShangMi forks took; both ends must agree on what they mean.
 
 A cipher object holds one key. It knows nothing of sequence numbers, windows or policy: `gateways.esp` does.
-Every primitive and every comparison of tags is `cryptography`'s.
-
-Why SM4-GCM makes a context for each packet: `cryptography` has no one-shot class for it, and `reset_nonce`
-works for CTR only, which would leave GHASH to us. The context costs about 2.5 of 14 µs for 1400 octets; the
-rest is OpenSSL's SM4, which has no SIMD form on x86.
+Every primitive and every comparison of tags is `cryptography`'s, but that SM4-GCM is libgcrypt's where there is
+one (`gateways.sm4_gcrypt`), several times as fast; `sm4_backend` tells which.
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -35,6 +33,9 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC, GCM
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 from cryptography.hazmat.primitives.hashes import SHA256, SM3, HashAlgorithm
 from cryptography.hazmat.primitives.hmac import HMAC
+
+from gateways import sm4_gcrypt
+from topo.errors import FeatureMissing
 
 ESP_HEADER_OCTETS = 8
 """SPI and sequence number (RFC 4303 §2)."""
@@ -81,7 +82,11 @@ class AesGcm16:
 
 
 class Sm4Gcm16:
-    """SM4-GCM in the shape of RFC 4106, SM4-GCM itself as in RFC 8998 §3."""
+    """SM4-GCM in the shape of RFC 4106, SM4-GCM itself as in RFC 8998 §3; for machines without libgcrypt.
+
+    It makes a context for each packet: `cryptography` has no one-shot class for SM4-GCM, and `reset_nonce` works
+    for CTR only, which would leave GHASH to us.
+    """
 
     __slots__ = ("_algorithm", "_salt")
 
@@ -144,6 +149,30 @@ class CbcHmac:
         return self._decrypt(packet[8:-16])[16:]
 
 
+@cache
+def sm4_library() -> sm4_gcrypt.Library | FeatureMissing:
+    """libgcrypt, or why it cannot be used; looked for once."""
+    try:
+        return sm4_gcrypt.load()
+    except FeatureMissing as lacking:
+        return lacking
+
+
+def sm4_backend() -> str:
+    """The library that SM4-GCM is computed by; where that is the slower one, why, and the remedy."""
+    library = sm4_library()
+    if isinstance(library, FeatureMissing):
+        return f"cryptography ({library})"
+    return f"libgcrypt {library.version}"
+
+
+def _sm4_gcm(key: bytes, salt: bytes) -> PacketCipher:
+    library = sm4_library()
+    if isinstance(library, FeatureMissing):
+        return Sm4Gcm16(key, salt)
+    return sm4_gcrypt.Sm4GcmGcrypt(library, key, salt)
+
+
 def _aes_cbc_sha256(key: bytes, integrity_key: bytes) -> CbcHmac:
     return CbcHmac(AES128, SHA256(), key, integrity_key)
 
@@ -176,6 +205,11 @@ class Suite:
     def keymat_octets(self) -> int:
         """Keying material of one SA: encryption key, then salt or integrity key (RFC 7296 §2.17)."""
         return KEY_OCTETS + self.salt_octets + self.integrity_key_octets
+
+    @property
+    def library(self) -> str:
+        """The library that computes the suite on this machine."""
+        return sm4_backend() if self is SM4_128_GCM else "cryptography"
 
     @property
     def overhead(self) -> int:
@@ -222,7 +256,7 @@ SM4_128_GCM = Suite(
     icv_octets=16,
     alignment=4,
     wireshark=None,
-    make=Sm4Gcm16,
+    make=_sm4_gcm,
 )
 AES_128_CBC_SHA256 = Suite(
     name="AES-128-CBC+HMAC-SHA-256-128",

@@ -15,7 +15,15 @@ from cryptography.exceptions import InvalidTag
 
 from gateways.esp import NEXT_IPV4, NEXT_IPV6
 from gateways.fast.segmentation import Column, Rows
-from gateways.suites import ESP_HEADER_OCTETS, TRAILER_OCTETS, AesGcm16, PacketCipher, Suite
+from gateways.sm4_gcrypt import Row, Sm4GcmGcrypt, rows_of
+from gateways.suites import (
+    ESP_HEADER_OCTETS,
+    SM4_128_GCM,
+    TRAILER_OCTETS,
+    AesGcm16,
+    PacketCipher,
+    Suite,
+)
 
 MAX_ROWS = 192
 """Rows in one batch: the segments of a few 64 KiB super-packets."""
@@ -42,7 +50,7 @@ class Layout:
     """Rows of one length, at most `capacity`: `esp` and `plain` are matrices, each slice is of one packet.
 
     `headers` are SPI and sequence number, `ivs` the first 8 octets of the IVs, `nonces` the IVs of the nonces, all
-    columns of big-endian 64-bit numbers.
+    columns of big-endian 64-bit numbers. `sealing` and `opening` are for AES-GCM, `references` for libgcrypt.
     """
 
     capacity: int
@@ -56,6 +64,7 @@ class Layout:
     plaintexts: tuple[memoryview, ...]
     sealing: tuple[_Slices, ...]
     opening: tuple[_Slices, ...]
+    references: tuple[Row, ...]
     _payloads: dict[tuple[int, int], list[memoryview]] = field(default_factory=dict)
 
     def payloads(self, start: int, end: int) -> list[memoryview]:
@@ -101,7 +110,7 @@ class Batch:
         `numbers` are their sequence numbers, taken by the caller and never used before.
         """
         count = len(numbers)
-        if not isinstance(cipher, AesGcm16):
+        if not isinstance(cipher, AesGcm16 | Sm4GcmGcrypt):
             for number, packet, plaintext in zip(
                 numbers, layout.packets, layout.plaintexts, strict=False
             ):
@@ -114,6 +123,9 @@ class Batch:
         layout.headers[:count] = sequence + np.uint64(spi << 32)
         layout.ivs[:count] = sequence
         layout.nonces[:count] = sequence
+        if isinstance(cipher, Sm4GcmGcrypt):
+            cipher.seal_rows(layout.references[:count])
+            return
         encrypt = cipher.aead.encrypt_into
         for nonce, plaintext, header, packet in layout.sealing[:count]:
             encrypt(nonce, plaintext, header, packet)
@@ -123,9 +135,11 @@ class Batch:
 
         A row that did not verify holds nothing that may be used.
         """
-        if isinstance(cipher, AesGcm16):
+        if isinstance(cipher, AesGcm16 | Sm4GcmGcrypt):
             self._salted(cipher.salt)
             layout.nonces[:count] = layout.ivs[:count]
+            if isinstance(cipher, Sm4GcmGcrypt):
+                return cipher.open_rows(layout.references[:count])
             return self._open_gcm(cipher, count, layout)
         wrong = []
         for row in range(count):
@@ -165,6 +179,9 @@ class Batch:
             self._nonces[at * _NONCE_OCTETS : (at + 1) * _NONCE_OCTETS] for at in range(capacity)
         ]
         rows = list(zip(nonces, packets, plaintexts, strict=True))
+        references: tuple[Row, ...] = ()
+        if suite is SM4_128_GCM:
+            references = rows_of(self._nonces, self.esp, self._plain, octets, capacity)
         return Layout(
             capacity=capacity,
             octets=octets,
@@ -177,4 +194,5 @@ class Batch:
             plaintexts=plaintexts,
             sealing=tuple((n, p, e[:ESP_HEADER_OCTETS], e[_GCM_START:]) for n, e, p in rows),
             opening=tuple((n, e[_GCM_START:], e[:ESP_HEADER_OCTETS], p) for n, e, p in rows),
+            references=references,
         )
