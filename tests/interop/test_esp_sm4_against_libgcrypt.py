@@ -1,4 +1,7 @@
-"""SM4-GCM, SM4-CBC and HMAC-SM3 in ESP against libgcrypt, an implementation that shares nothing with OpenSSL's."""
+"""SM4-GCM, SM4-CBC and HMAC-SM3 in ESP against libgcrypt, an implementation that shares nothing with OpenSSL's.
+
+Where SM4-GCM is libgcrypt's itself, it is compared with OpenSSL's.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ import random
 from ctypes.util import find_library
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import SM4
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from gateways.esp import InboundSa, OutboundSa
-from gateways.suites import SM4_128_CBC_SM3, SM4_128_GCM
+from gateways.suites import SM4_128_CBC_SM3, SM4_128_GCM, sm4_backend
 from tests.esp_packets import SPI, inbound_selectors, ipv4, ipv6, keys_of, trailed
+from tests.sm4_backends import without_libgcrypt
 
 pytestmark = pytest.mark.interop
 
@@ -74,7 +81,11 @@ def inner_packets(count: int) -> list[bytes]:
 
 
 @counts
-def test_sm4_gcm_both_ways(gcrypt: ctypes.CDLL, packets: int) -> None:
+def test_sm4_gcm_of_openssl_both_ways(
+    gcrypt: ctypes.CDLL, packets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_libgcrypt(monkeypatch)
+    assert SM4_128_GCM.library.startswith("cryptography")
     keys = keys_of(SM4_128_GCM)
     outbound, inbound = OutboundSa(SPI, keys), InboundSa(SPI, keys, inbound_selectors())
     peer = Sm4(gcrypt, MODE_GCM, keys.key)
@@ -85,6 +96,22 @@ def test_sm4_gcm_both_ways(gcrypt: ctypes.CDLL, packets: int) -> None:
         assert peer.run(False, keys.salt + iv, packet[16:-16], header) == (plaintext, packet[-16:])
         ciphertext, tag = peer.run(True, keys.salt + iv, plaintext, header)
         assert inbound.open(header + iv + ciphertext + tag) == inner
+
+
+@counts
+def test_sm4_gcm_of_libgcrypt_both_ways(gcrypt: ctypes.CDLL, packets: int) -> None:
+    assert sm4_backend() == SM4_128_GCM.library
+    assert sm4_backend().startswith("libgcrypt 1."), "this machine has it, so it is used"
+    keys = keys_of(SM4_128_GCM)
+    outbound, inbound = OutboundSa(SPI, keys), InboundSa(SPI, keys, inbound_selectors())
+    for inner in inner_packets(packets):
+        plaintext = trailed(SM4_128_GCM, inner, 4 if inner[0] >> 4 == 4 else 41)
+        packet = outbound.seal(inner)
+        peer = Cipher(SM4(keys.key), GCM(keys.salt + packet[8:16])).encryptor()
+        peer.authenticate_additional_data(packet[:8])
+        ciphertext = peer.update(plaintext) + peer.finalize()
+        assert packet[16:] == ciphertext + peer.tag
+        assert inbound.open(packet[:16] + ciphertext + peer.tag) == inner
 
 
 @counts
