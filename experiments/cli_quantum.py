@@ -58,7 +58,11 @@ def passes(
     ] = 10.0,
     sun_deg: Annotated[
         float,
-        typer.Option(help="A pass is dark while the Sun is below this elevation at the station."),
+        typer.Option(
+            min=-90,
+            max=90,
+            help="A pass is dark while the Sun is below this elevation at the station.",
+        ),
     ] = -12.0,
     clear_sky: Annotated[
         list[str] | None,
@@ -81,7 +85,8 @@ def passes(
         ),
     ] = "highest",
     guard_s: Annotated[
-        float, typer.Option(min=0, help="Time a terminal needs to turn to another partner.")
+        float,
+        typer.Option(min=0, max=86400, help="Time a terminal needs to turn to another partner."),
     ] = 0.0,
     max_age_days: Annotated[
         float,

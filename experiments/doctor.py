@@ -16,6 +16,7 @@ import numpy as np
 from experiments.environment import NoiseFloor
 from experiments.progress import Reporter
 from experiments.run import run_control
+from gateways.suites import sm4_backend
 from topo.errors import FeatureMissing
 from topo.scenario import find, load
 from topo.substrates import Clock, Substrate, features
@@ -53,6 +54,7 @@ def examine() -> dict[str, Any]:
     ]
     uml = [_kernel()]
     programs = [_program(name, package) for name, package in PROGRAMS.items()]
+    programs.append(Finding("SM4-GCM", sm4_backend(), True))
     return {
         "kernel": platform.release(),
         "cpus": len(os.sched_getaffinity(0)),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def run_fixed(
     report = {
         **setup.heading("fixed", net, options, weather, setup.describe(constellation)),
         "split_distance_km": {
-            "closed_form": round(split_distance_km(net.parameters), 2),
+            "closed_form": _split_closed_form_km(net),
             "found": _split_found_km(net),
         },
         "routers": {
@@ -186,20 +187,20 @@ def run_day(
 
 
 def steps_of(days: float, step_min: float) -> int:
-    """Instants in a stretch of time; `InputError` where it is shorter than one step."""
-    if not step_min > 0 or not days * 1440 >= step_min:
+    """Instants in a stretch of time; `InputError` where it is shorter than one step, or without end."""
+    if not 0 < step_min <= days * 1440 < inf:
         raise InputError(f"{days:g} days in steps of {step_min:g} min: at least one step, above 0")
     return round(days * 1440 / step_min)
 
 
 def write(outcome: Outcome) -> None:
-    """`report.json` and a CSV file a table, the label in its first line."""
+    """`report.json` and a CSV file a table, the label in its first line; 12 digits, so that instants keep theirs."""
     text = json.dumps(outcome.report, indent=2, allow_nan=False) + "\n"
     (outcome.folder / "report.json").write_text(text, encoding="utf-8")
     for stem, table in outcome.tables.items():
         with (outcome.folder / f"{stem}.csv").open("w", encoding="utf-8", newline="") as file:
             file.write(f"# {LABEL}; {outcome.report['weather']}\n")
-            table.to_csv(file, index=False, float_format="%.8g", lineterminator="\n")
+            table.to_csv(file, index=False, float_format="%.12g", lineterminator="\n")
 
 
 def threshold_report(found: Threshold) -> dict[str, Any]:
@@ -248,6 +249,12 @@ def _threshold_of(net: Network, routes: Routes) -> Threshold:
 
 def _kind_counts(kind: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, int]:
     return {one.name.lower(): int(np.count_nonzero(kind == one)) for one in Kind}
+
+
+def _split_closed_form_km(net: Network) -> float | None:
+    """Distance from which two links yield more than one; None where they never do."""
+    closed_form = split_distance_km(net.parameters)
+    return round(closed_form, 2) if 0 < closed_form < inf else None
 
 
 def _split_found_km(net: Network) -> float | None:

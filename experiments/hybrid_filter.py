@@ -8,6 +8,7 @@ user changes it: with the other, daylight hardly matters.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final
 
 import numpy as np
@@ -59,7 +60,7 @@ def run_filter(
         raise InputError(f"--elevation-deg {elevation_deg:g}: above 0, to 90")
     if not 100 <= altitude_km <= 50_000:
         raise InputError(f"--altitude-km {altitude_km:g}: from 100 to 50000")
-    if not (irradiance_W_m2 >= 0 and visibility_km > 0):
+    if not (0 <= irradiance_W_m2 < inf and visibility_km > 0):
         raise InputError("--irradiance must be 0 W/m2 or more, --visibility-km above 0")
     base = Parameters(spatial_filter=True, car_model="one_sided", field_of_view_urad=50.0)
     p = setup.parameters(options.changes, base)

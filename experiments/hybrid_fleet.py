@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from math import inf
 from multiprocessing import get_context
 from typing import Any, Final
 
@@ -55,7 +56,7 @@ def run_constellation(
     """
     if not satellites or not planes:
         raise InputError("--satellites and --planes need at least one number each")
-    if not (cost_per_satellite >= 0 and cost_fixed >= 0):
+    if not (0 <= cost_per_satellite < inf and 0 <= cost_fixed < inf):
         raise InputError("--cost-per-satellite and --cost-fixed must be 0 or more")
     steps = steps_of(1.0, step_min)
     fleets = {

@@ -19,7 +19,7 @@ import numpy as np
 from quantum.bb84.session import PassKey
 from quantum.bb84.stages import Progress, silent
 from quantum.bbm92 import PairSource, make_key
-from quantum.repeaters.cities import find_city, read_cities
+from quantum.repeaters.cities import find_city, plain_name, read_cities
 from quantum.repeaters.constellation import FixedSatellite
 from quantum.repeaters.network import Network
 from quantum.repeaters.parameters import LABEL, Parameters
@@ -152,7 +152,7 @@ def _watched(watched: Iterable[Mapping[str, Any]], cities: tuple[str, str]) -> M
 
 
 def _same(wanted: tuple[str, str], there: tuple[str, str]) -> bool:
-    return {name.casefold() for name in wanted} == {name.casefold() for name in there}
+    return {plain_name(name) for name in wanted} == {plain_name(name) for name in there}
 
 
 def _check_key(amount: float, cities: tuple[str, str]) -> None:

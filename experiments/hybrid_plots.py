@@ -113,6 +113,8 @@ def _scatter(axis: Axes, pairs: pd.DataFrame, report: Mapping[str, Any]) -> None
     axis.set_title(f"Every pair's best path, router “{router}”", loc="left")
     axis.set(xlabel="distance of the two cities (km)", ylabel="secret key rate (bit/s)")
     axis.set(yscale="log", xlim=(0, None))
+    if not axis.lines:  # no pair has key
+        return
     legend = axis.legend(loc="upper right", markerscale=2.2, fontsize=8)
     for handle in legend.legend_handles:
         if handle is not None:
@@ -220,7 +222,7 @@ def day_figure(minutes: pd.DataFrame, report: Mapping[str, Any]) -> Figure:
         locator = mdates.AutoDateLocator()  # type: ignore[no-untyped-call]
         bottom.xaxis.set_major_locator(locator)
         bottom.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-        bottom.set_xlabel("UTC")
+        bottom.set(xlabel="UTC", xlim=_span(when, margin=0.03))
     grid[0, 0].set_ylabel("secret bits per attempt (SKP)")
     grid[1, 0].set_ylabel("BSM fidelity")
     grid[2, 0].set_ylabel("weather loss (dB)")
@@ -255,7 +257,7 @@ def kinds_figure(tables: Mapping[str, pd.DataFrame], report: Mapping[str, Any]) 
     locator = mdates.AutoDateLocator()  # type: ignore[no-untyped-call]
     left.xaxis.set_major_locator(locator)
     left.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    left.set(xlabel="UTC", ylabel="pairs", xlim=(when.iloc[0], when.iloc[-1]))
+    left.set(xlabel="UTC", ylabel="pairs", xlim=_span(when))
     left.set_ylim(0, kinds[list(NAMES)].sum(axis=1).max())
     left.set_title(f"Best path of every pair, router “{report['router']}”", loc="left")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
@@ -274,6 +276,13 @@ def kinds_figure(tables: Mapping[str, pd.DataFrame], report: Mapping[str, Any]) 
     if right.lines:
         right.legend(loc="lower left", fontsize=8, markerscale=2)
     return figure
+
+
+def _span(when: pd.Series, margin: float = 0.0) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """Limits of a time axis, also where nothing is drawn or there is one instant only."""
+    first, last = when.min(), when.max()
+    beyond = margin * (last - first) if first < last else pd.Timedelta(minutes=30)
+    return first - beyond, last + beyond
 
 
 def _thinned(kinds: pd.DataFrame) -> pd.DataFrame:

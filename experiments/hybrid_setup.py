@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from quantum.repeaters.cities import City, find_city, pair_number, read_cities
+from quantum.repeaters.cities import City, find_city, pair_number, plain_name, read_cities
 from quantum.repeaters.constellation import Constellation, ElementSets, FixedSatellite, Walker
 from quantum.repeaters.network import Network
 from quantum.repeaters.parameters import LABEL, Parameters
@@ -252,7 +252,7 @@ def chosen_pairs(net: Network, texts: Sequence[str] | None) -> list[int]:
 
 
 def _is_city(net: Network, name: str) -> bool:
-    return any(city.name.casefold() == name.casefold() for city in net.cities)
+    return any(plain_name(city.name) == plain_name(name) for city in net.cities)
 
 
 def pair_name(net: Network, number: int) -> str:

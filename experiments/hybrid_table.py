@@ -36,9 +36,8 @@ def print_fixed(outcome: Outcome) -> None:
     _print_paths(console, report["paths"])
     split = report["split_distance_km"]
     found = "no pair's" if split["found"] is None else f"from {split['found']:.1f} km on a pair's"
-    console.print(
-        f"{found} fibre is cut in two; closed form {split['closed_form']:.1f} km", highlight=False
-    )
+    closed_form = "never" if split["closed_form"] is None else f"{split['closed_form']:.1f} km"
+    console.print(f"{found} fibre is cut in two; closed form {closed_form}", highlight=False)
     _print_comparison(console, report["comparison"])
     _print_end(console, outcome)
 

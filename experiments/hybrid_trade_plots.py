@@ -123,7 +123,7 @@ def _map(figure: Figure, axis: Axes, by_day: pd.DataFrame, report: Mapping[str, 
                 (8, 8),
                 textcoords="offset points",
                 fontsize=8,
-                color="white",
+                color="black",
             )
     own = (report["parameters"]["field_of_view_urad"], report["parameters"]["pointing_urad"])
     axis.plot(*own, "o", color="#D55E00", markeredgecolor="white", markersize=7)
@@ -132,6 +132,8 @@ def _map(figure: Figure, axis: Axes, by_day: pd.DataFrame, report: Mapping[str, 
     )
     axis.set(xscale="log", yscale="log", xlabel="field of view, full angle (µrad)")
     axis.set_ylabel("pointing error (µrad)")
+    if not values.count():
+        axis.set(xlim=(grid.columns[0], grid.columns[-1]), ylim=(grid.index[0], grid.index[-1]))
     _plain_ticks(axis.xaxis)
     _plain_ticks(axis.yaxis)
     axis.set_title(f"Key at {report['irradiance_W_m2']:g} W/m²; grey: none", loc="left")

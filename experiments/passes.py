@@ -38,6 +38,8 @@ PAPER_STATIONS: Final = (
 )
 """Coordinates of the paper's figure 11; it gives no altitudes, these are the cities'."""
 PAPER_UTC_OFFSET_H: Final = 8.0
+YEARS: Final = range(1957, 2057)
+"""Of the epochs that two digits of an element set can mean."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,13 @@ def list_passes(options: PassOptions) -> PassList:
     Raises `InputError` for files, stations and times that cannot be used.
     """
     satellites = load_satellites(options.tles)
-    _check_names("station", [station.name for station in options.stations])
+    names = [station.name for station in options.stations]
+    _check_names("station", names)
+    strangers = sorted(set(options.clouds.of_station if options.clouds else ()) - set(names))
+    if strangers:
+        raise InputError(
+            f"clear-sky probability of {strangers[0]}: the stations are {', '.join(names)}"
+        )
     start, end = _interval(options, satellites[0])
     contacts = find_all_passes(
         satellites,
@@ -265,8 +273,6 @@ def parse_station(text: str) -> Station:
 
 def parse_clouds(shares: Sequence[str], persistence: float, seed: int) -> CloudModel | None:
     """The cloud model of some `P` (all stations) and `NAME=P` (that station); None without any."""
-    if not shares:
-        return None
     everywhere, of_station = 1.0, {}
     for text in shares:
         name, equals, number = text.rpartition("=")
@@ -280,7 +286,8 @@ def parse_clouds(shares: Sequence[str], persistence: float, seed: int) -> CloudM
             of_station[name] = share
         else:
             everywhere = share
-    return CloudModel(seed, everywhere, persistence, of_station)
+    model = CloudModel(seed, everywhere, persistence, of_station)
+    return model if shares else None
 
 
 def parse_instant(text: str, zone: tzinfo) -> datetime:
@@ -295,6 +302,11 @@ def parse_instant(text: str, zone: tzinfo) -> datetime:
 
 
 def _interval(options: PassOptions, satellite: Satellite) -> tuple[datetime, datetime]:
+    asked = options.night or options.start
+    if asked is not None and asked.year not in YEARS:
+        raise InputError(
+            f"year {asked.year}: element sets are of {YEARS[0]} to {YEARS[-1]}, and so are passes"
+        )
     if options.night is not None:
         # Local noon is between midnight UTC of the day (far east) and of the next (far west).
         midnight = datetime.combine(options.night, datetime.min.time(), UTC)

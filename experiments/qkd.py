@@ -228,6 +228,7 @@ def _keyless_report(detections: Detections, stages: Stages) -> dict[str, Any]:
         "pulses": int(detections.pulses.sum()),
         "detections": int(detections.clicks.sum()),
         "sifted_bits": sifted,
+        "sifted_signal_bits": int(detections.sifted[..., 0].sum()),
         "qber": errors / sifted if sifted else None,
         "secret_bits": 0,
         "stages_s": stages.times_s,

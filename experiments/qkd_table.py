@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from quantum.bb84.detections import Detections
-from quantum.bb84.expected import SlotCounts, cumulative_key_bits, slot_counts
+from quantum.bb84.expected import cumulative_key_bits, slot_counts
 from quantum.bb84.source import Bb84Parameters
 from quantum.optics import Downlink
 from topo.space.passes import Pass
@@ -63,15 +63,10 @@ def slot_table(
         "known": whole["known"],
         "expected_sifted": expected.sifted.sum(axis=(1, 2)),
         "expected_errors": expected.errors.sum(axis=(1, 2)),
-        "expected_key_bits": cumulative_key_bits(_masked(expected, used), parameters),
+        "expected_key_bits": cumulative_key_bits(expected.where(used), parameters),
     }
     if baseline is not None:
         columns["baseline_key_bits"] = cumulative_key_bits(
             slot_counts(pass_, link, baseline), baseline
         )
     return pd.DataFrame(columns)
-
-
-def _masked(counts: SlotCounts, used: npt.NDArray[np.bool_]) -> SlotCounts:
-    """Counts of the used slots, 0 elsewhere."""
-    return counts.summed(np.diag(used.astype(np.float64)))

@@ -34,6 +34,7 @@ def _rows(found: Mapping[str, Any]) -> dict[str, str]:
         "pulses": f"{found['pulses']:,}",
         "detections": f"{found['detections']:,}",
         "sifted bits": f"{found['sifted_bits']:,}",
+        "of these of the signal": f"{found['sifted_signal_bits']:,}",
         "QBER": "none" if found["qber"] is None else f"{found['qber']:.2%}",
     }
     if found["no_key"] is None:

@@ -391,5 +391,18 @@ def _single_values(query: Sequence[tuple[str, str]], allowed: Sequence[str]) -> 
     return dict(query)
 
 
-def _container(keys: Sequence[tuple[str, bytes]]) -> JsonObject:
-    return KeyContainer(keys=[Key(key_ID=key_id, key=key) for key_id, key in keys]).to_json()
+def _container(keys: list[tuple[str, bytes]]) -> JsonObject:
+    """The answer with these keys; takes them out of the list."""
+    count, size_bytes = len(keys), max(len(key) for _, key in keys)
+    body = KeyContainer(keys=[Key(key_ID=key_id, key=key) for key_id, key in keys]).to_json()
+    keys.clear()
+    _overwrite_freed(count, size_bytes)
+    return body
+
+
+def _overwrite_freed(count: int, size_bytes: int) -> None:
+    """Fill the memory that `count` objects of `bytes` had until now, as far as CPython lets us.
+
+    They cannot be overwritten themselves; but what is made next, of the same size, lies there.
+    """
+    _ = [bytes(size_bytes) for _ in range(4 * count)]

@@ -20,6 +20,11 @@ from kms.ranges import RangeState
 from topo.errors import LedgerError
 
 
+def wipe(buffer: bytearray) -> None:
+    """Overwrite in place; whoever made the buffer does it when it has served."""
+    buffer[:] = bytes(len(buffer))
+
+
 class Stock:
     """The open blocks of the store at `path`. Changes are made inside `transaction` only."""
 
@@ -111,7 +116,10 @@ class Stock:
         for chunk_id in self.blocks[at.block_number].chunk_ids(start, stop):
             base = chunk_start(chunk_id)
             pieces.append(self._open(chunk_id)[max(0, start - base) : stop - base])
-        return b"".join(pieces)
+        material = b"".join(pieces)
+        for piece in pieces:
+            wipe(piece)
+        return material
 
     def assign(self, block: Block, start: int, stop: int, state: RangeState) -> None:
         """Put bytes start … stop - 1, all of one half, into a state, and erase them if it says so."""
@@ -159,7 +167,7 @@ class Stock:
 
     def _forget(self) -> None:
         for content in self._opened.values():
-            content[:] = bytes(len(content))
+            wipe(content)
         self._opened.clear()
         self._changed.clear()
         self._touched.clear()
@@ -188,7 +196,7 @@ class Stock:
             datetime.fromisoformat(added),
             None if expires is None else datetime.fromisoformat(expires),
             digest,
-            BlockKeys(keys[:32], keys[32:]),
+            BlockKeys(bytes(keys[:32]), bytes(keys[32:])),
         )
 
     def _put_block(self, block: Block) -> None:
@@ -208,7 +216,7 @@ class Stock:
         content = self._opened.get(chunk_id)
         if content is None:
             sealed = self._store.chunk(chunk_id)
-            content = bytearray(self._store.vault.unseal(sealed, self._chunk_context(chunk_id)))
+            content = self._store.vault.unseal(sealed, self._chunk_context(chunk_id))
             self._opened[chunk_id] = content
         return content
 

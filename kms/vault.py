@@ -69,15 +69,20 @@ class Vault:
         """`material` encrypted and authenticated, `SEAL_OVERHEAD_BYTES` longer."""
         seed = os.urandom(SEED_BYTES)
         data_key = self.mac("material", seed, context)
-        return seed + AESGCM(data_key).encrypt(_ONLY_NONCE, bytes(material), context)
+        return seed + AESGCM(data_key).encrypt(_ONLY_NONCE, material, context)
 
-    def unseal(self, sealed: bytes, context: bytes) -> bytes:
-        """What `seal` sealed in this context; `LedgerUntrusted` if a bit of it is another."""
+    def unseal(self, sealed: bytes, context: bytes) -> bytearray:
+        """What `seal` sealed in this context, the only copy of it: the caller's to overwrite.
+
+        `LedgerUntrusted` if a bit of it is another.
+        """
         data_key = self.mac("material", sealed[:SEED_BYTES], context)
         try:
-            return AESGCM(data_key).decrypt(_ONLY_NONCE, sealed[SEED_BYTES:], context)
-        except InvalidTag as error:
+            material = bytearray(len(sealed) - SEAL_OVERHEAD_BYTES)
+            AESGCM(data_key).decrypt_into(_ONLY_NONCE, sealed[SEED_BYTES:], context, material)
+        except (InvalidTag, ValueError) as error:
             raise LedgerUntrusted(f"{context.decode()}: the stored material was changed") from error
+        return material
 
 
 def default_secret_path(ledger_path: Path) -> Path:

@@ -81,8 +81,15 @@ class Downlink(ABC):
         """Mean probability that a photon of the source clicks; arguments broadcast.
 
         Fading does not enter: at such losses mean counts depend on the mean transmittance only.
+        Raises `InputError` for a link that would make light.
         """
-        return np.asarray(10 ** (-self.loss_dB(range_km, airmass(elevation_deg)) / 10))
+        loss_dB = self.loss_dB(range_km, airmass(elevation_deg))
+        if np.any(loss_dB < 0):
+            raise InputError(
+                f"{self.name}: a loss of {np.min(loss_dB):.1f} dB is a gain, which no link has; "
+                "see its residual_dB"
+            )
+        return np.asarray(10 ** (-loss_dB / 10))
 
     def vacuum_yield_at(self, elevation_deg: ArrayLike) -> FloatArray:
         """Y0: probability per gate of a click without a photon of the source, in any detector."""

@@ -30,6 +30,9 @@ __all__ = ["Bits", "Detections", "Indices", "ReceiverRecord", "SenderRecord", "s
 
 FloatArray = NDArray[np.float64]
 
+MAX_DETECTIONS = 100_000_000
+"""Of a pass: at some 100 bytes each, what a large machine holds."""
+
 
 @dataclass(frozen=True, eq=False)
 class SenderRecord:
@@ -95,7 +98,7 @@ def simulate(
     does not depend on what clicks, as if a switch chose it pulse by pulse, so that background takes
     the basis bias too (the convention of Lim et al., PRA 89, 022307, 2014). Dead time and
     afterpulses do not reach over from one slot into the next. Raises `InputError` for fading that
-    does not fit the pass and for gates that overlap.
+    does not fit the pass, for gates that overlap, and for more than `MAX_DETECTIONS`.
     """
     detector = downlink.detector
     eta = _transmittance(pass_, downlink, fading)
@@ -106,6 +109,13 @@ def simulate(
     pulses = rng.multinomial(pulses_per_slot, parameters.intensity_probabilities, size=len(eta))
     silent = np.maximum(1 - law.sum(axis=-1, keepdims=True), 0.0)  # rounding may pass 0
     counts = rng.multinomial(pulses, np.concatenate([law, silent], axis=-1))[..., :-1]
+
+    expected = float(counts.sum()) / (1 - detector.afterpulse_probability)
+    if expected > MAX_DETECTIONS:
+        raise InputError(
+            f"{downlink.name}: some {expected:.1e} detections in {pass_.duration_s:.0f} s are more than the "
+            f"{MAX_DETECTIONS:.0e} that are simulated; take a shorter pass, more loss, fewer pulses"
+        )
 
     shape = (2, len(BASES), len(parameters.intensities))
     outcomes = np.zeros((len(eta), *shape), np.int64)

@@ -49,6 +49,13 @@ class SlotCounts:
         share = np.atleast_2d(np.asarray(used, dtype=np.float64))
         return SlotCounts(*(np.tensordot(share, of, 1) for of in self._all))
 
+    def where(self, used: NDArray[np.bool_]) -> SlotCounts:
+        """The same in used slots, 0 elsewhere; `used` has shape (slots,)."""
+        clicks, sifted, errors = self._all
+        return SlotCounts(
+            clicks * used[:, None], sifted * used[:, None, None], errors * used[:, None, None]
+        )
+
     def cumulated(self) -> SlotCounts:
         """Sums over all slots up to each."""
         return SlotCounts(*(of.cumsum(axis=0) for of in self._all))

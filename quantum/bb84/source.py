@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from math import isclose
+from math import inf, isclose
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
 
@@ -13,6 +13,9 @@ from topo.errors import InputError
 
 BASES = ("X", "Z")
 """Names of the bases; a basis in an array is its index here."""
+
+LEAST_EPS = 1e-30
+"""Failure probabilities must lie above: the hash of `quantum.bb84.verification` promises no less."""
 
 Bound = Literal["chernoff", "hoeffding", "asymptotic"]
 """How counts are bounded against fluctuations, see `quantum.bb84.finite_key`."""
@@ -41,13 +44,17 @@ class Bb84Parameters:
 
     def __post_init__(self) -> None:
         self._check_intensities()
-        if not self.pulse_rate_hz >= 1:
-            raise InputError(f"pulse_rate_hz {self.pulse_rate_hz}: must be at least 1")
+        if not 1 <= self.pulse_rate_hz < inf:
+            raise InputError(f"pulse_rate_hz {self.pulse_rate_hz}: must be at least 1, and finite")
         if self.bound not in get_args(Bound):
             raise InputError(f"bound {self.bound!r}: must be one of {', '.join(get_args(Bound))}")
-        for name in ("basis_x_probability", "eps_secrecy", "eps_correctness"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"{name} {getattr(self, name)}: must lie between 0 and 1")
+        for name, least in (
+            ("basis_x_probability", 0.0),
+            ("eps_secrecy", LEAST_EPS),
+            ("eps_correctness", LEAST_EPS),
+        ):
+            if not least < getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)}: must lie between {least:g} and 1")
         if not 0 < self.max_qber <= 0.5:
             raise InputError(f"max_qber {self.max_qber}: must lie in (0, 0.5]")
 
@@ -60,6 +67,8 @@ class Bb84Parameters:
                 f"intensity_probabilities {self.intensity_probabilities}: must be as many as the "
                 f"intensities, {count}"
             )
+        if not mu[0] < inf:
+            raise InputError(f"intensities: mu1 = {mu[0]:g} must be finite")
         for number, (brighter, weaker) in enumerate(pairwise(mu), 1):
             if not brighter > weaker:
                 raise InputError(

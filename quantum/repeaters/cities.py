@@ -55,21 +55,25 @@ def read_cities(path: Path = CITIES_CSV) -> tuple[City, ...]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: no UTF-8: {error}") from error
     numbered = [
         (number, line)
         for number, line in enumerate(text.splitlines(), start=1)
         if line.strip() and not line.startswith("#")
     ]
-    rows = list(csv.reader(line for _, line in numbered))
-    if not rows or tuple(rows[0]) != COLUMNS:
+    rows = [(f"{path}:{number}", _fields(line)) for number, line in numbered]
+    if not rows or tuple(rows[0][1]) != COLUMNS:
         raise InputError(f"{path}: its first line must be {','.join(COLUMNS)}")
-    cities = tuple(
-        _city(row, f"{path}:{number}")
-        for (number, _), row in zip(numbered[1:], rows[1:], strict=True)
-    )
+    cities = tuple(_city(row, place) for place, row in rows[1:])
     if len(cities) < 2:
         raise InputError(f"{path}: {len(cities)} cities: a network needs two or more")
     return cities
+
+
+def _fields(line: str) -> list[str]:
+    """Of one line: a quoted name does not go on in the next, so that every city has its line's number."""
+    return next(csv.reader([line]))
 
 
 def _city(row: list[str], place: str) -> City:
@@ -77,11 +81,12 @@ def _city(row: list[str], place: str) -> City:
         raise InputError(f"{place}: {len(row)} fields, there are {len(COLUMNS)}")
     name, country, *numbers = row
     try:
-        latitude, longitude, population = (float(number) for number in numbers)
-    except ValueError as error:
+        latitude, longitude = (float(number) for number in numbers[:2])
+        population = int(float(numbers[2]))
+    except (ValueError, OverflowError) as error:  # no number, or nan and inf
         raise InputError(f"{place}: lat, lon and population must be numbers: {error}") from error
     try:
-        return City(name, country, latitude, longitude, int(population))
+        return City(name, country, latitude, longitude, population)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
 
@@ -92,13 +97,14 @@ def find_city(cities: Sequence[City], name: str) -> int:
     `InputError` lists the names where there is none.
     """
     for number, city in enumerate(cities):
-        if _plain(city.name) == _plain(name):
+        if plain_name(city.name) == plain_name(name):
             return number
     known = ", ".join(sorted(city.name for city in cities))
     raise InputError(f"city {name!r}: there are {known}")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name without its capitals and accents: what names are compared by."""
     letters = unicodedata.normalize("NFKD", name.casefold())
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 

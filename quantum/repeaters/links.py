@@ -224,7 +224,7 @@ def split_distance_km(p: Parameters) -> float:
     two = float(secret_fraction(one**2 * p.bsm_werner, p))
     ratio = p.memory_efficiency**2 * p.bsm_efficiency * two / fraction
     peak = p.modes * p.source_efficiency**2 * p.bsm_efficiency
-    if ratio == 0 or p.fibre_dB_km == 0:
+    if ratio == 0 or peak == 0 or p.fibre_dB_km == 0:
         return float("inf")
     return float(10 / (p.fibre_dB_km * p.detour) * np.log10(peak / -np.log1p(-ratio)))
 

@@ -13,9 +13,10 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Final
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -61,10 +62,14 @@ def fetch(
 
     A day more is asked for, so that the last one has an hour to be interpolated to. `opener` takes
     an address (`urllib.request.urlopen` unless given). Raises `InputError` for what the service
-    refuses, `FeatureMissing` where it cannot be reached.
+    refuses and for a file that cannot be written, `FeatureMissing` where it cannot be reached.
     """
     if first > last:
         raise InputError(f"weather from {first} to {last}: the first day is after the last")
+    if last == date.max:
+        raise InputError(f"weather to {last}: there is no day after it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}: make it first")
     places: list[Any] = []
     for begin in range(0, len(cities), CITIES_A_REQUEST):
         some = cities[begin : begin + CITIES_A_REQUEST]
@@ -74,8 +79,11 @@ def fetch(
             raise InputError(f"{SERVICE}: {len(found)} places in the answer, {len(some)} asked for")
         places += found
     part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(places), encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(json.dumps(places), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
     return len(places)
 
 
@@ -90,9 +98,9 @@ def _ask(url: str, opener: Opener) -> Any:
             return json.load(stream)
     except HTTPError as error:
         raise InputError(f"{SERVICE}: refused ({error.code}): {_reason(error)}") from error
-    except URLError as error:
+    except (OSError, HTTPException) as error:  # URLError too; or the answer breaks off
         raise FeatureMissing(
-            f"a way to {SERVICE} ({error.reason})",
+            f"a way to {SERVICE} ({getattr(error, 'reason', error)})",
             "Fetch where there is a network and copy the file, or use synthetic weather.",
         ) from error
     except ValueError as error:

@@ -127,7 +127,7 @@ def _read(path: Path) -> list[_Place]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError) as error:  # no JSON, or no UTF-8
         raise InputError(f"{path}: no JSON: {error}; fetch it again") from error
     several = isinstance(content, list)
     places = []
@@ -177,7 +177,7 @@ def _open_meteo(one: Mapping[str, Any], source: str) -> _Place:
         return None
 
     unit = units.get("visibility", "m")
-    if unit not in _KM_OF_UNIT:
+    if not isinstance(unit, str) or unit not in _KM_OF_UNIT:
         raise InputError(f"{source}: hourly_units.visibility: {unit!r}: m, km or ft it can be")
     cloud = column("cloud_cover", "cloudcover", must=True)
     visibility = column("visibility")
@@ -198,6 +198,8 @@ def _visual_crossing(one: Mapping[str, Any], source: str) -> _Place:
             raise InputError(
                 f"{source}: days[{number}].hours: missing: fetch it with include=hours"
             )
+        if not all(isinstance(hour, dict) for hour in day["hours"]):
+            raise InputError(f"{source}: days[{number}].hours: not only objects: fetch it again")
         hours += [(str(day.get("datetime")), hour) for hour in day["hours"]]
     if all("datetimeEpoch" in hour for _, hour in hours):
         epochs = [hour["datetimeEpoch"] for _, hour in hours]
@@ -237,6 +239,8 @@ def _place(
         raise InputError(f"{source}: its hours must rise, and there must be some: fetch it again")
     if cloud is None or not np.all((cloud >= 0) & (cloud <= 100)):
         raise InputError(f"{source}: cloud cover: from 0 to 100 per cent: fetch it again")
+    if visibility is not None and np.any(visibility < 0):
+        raise InputError(f"{source}: visibility: below 0: fetch it again")
     if light is not None:
         light = np.maximum(light, 0.0)  # instruments go a little below 0 at night
     return _Place(source, where, unix_s, cloud / 100, visibility, light, offset_s, tuple(notes))
@@ -252,10 +256,13 @@ def _number(one: Mapping[str, Any], name: str, source: str, default: float | Non
 def _instants(texts: Sequence[Any], offset_s: float, source: str) -> Floats:
     """Seconds since 1970 UTC of local times without a zone."""
     try:
-        times = [datetime.fromisoformat(text).replace(tzinfo=UTC) for text in texts]
+        times = [datetime.fromisoformat(text) for text in texts]
+        if any(time.tzinfo for time in times):
+            raise ValueError("with a time zone")
     except (TypeError, ValueError) as error:
         raise InputError(f"{source}: time: {error}; as 2024-02-29T23:00 it should be") from error
-    return np.array([time.timestamp() - offset_s for time in times], dtype=np.float64)
+    utc_s = [time.replace(tzinfo=UTC).timestamp() - offset_s for time in times]
+    return np.array(utc_s, dtype=np.float64)
 
 
 def _column(values: Any, hours: int, place: str, must: bool, notes: list[str]) -> Floats | None:
@@ -285,6 +292,9 @@ def _numbers(values: Any, hours: int, place: str) -> Floats:
             f"{place}: must have a value for each of the {hours} hours: fetch it again"
         )
     try:
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        numbers = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{place}: not only numbers: {error}; fetch it again") from error
+    if numbers.ndim != 1:
+        raise InputError(f"{place}: not only numbers: lists in it; fetch it again")
+    return numbers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantum.bb84 import amplification, bitcoding, cascade, messages, verification
@@ -15,6 +15,7 @@ def bits_of(n: int, rng: np.random.Generator) -> Bits:
     return rng.integers(0, 2, n, np.uint8)
 
 
+@settings(deadline=None)  # a busy machine is no error
 @given(
     n=st.integers(1, 700),
     errors=st.floats(0, 0.5),

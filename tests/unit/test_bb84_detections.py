@@ -272,6 +272,13 @@ def test_gates_that_overlap_are_refused() -> None:
         simulate(MILLISECONDS, link, source, np.random.default_rng(1))
 
 
+def test_more_detections_than_memory_holds_are_refused() -> None:
+    """Before they are drawn."""
+    link = JINAN1_TYPICAL.changed(residual_dB=JINAN1_TYPICAL.residual_dB - 30)
+    with pytest.raises(InputError, match="detections in 449 s are more than the 1e"):
+        simulate(circular_pass(511, 77.9, 10), link, JINAN1, np.random.default_rng(1))
+
+
 def test_fading_scales_each_slot() -> None:
     factors = np.array([0.0, 1.0, 2.0, 0.5, 1.0])
     found = simulate(SECONDS, MICIUS_LINK, MICIUS_2017, np.random.default_rng(15), fading=factors)

@@ -59,11 +59,12 @@ def test_cascade_leaves_no_error_and_leaks_little(qber: float, variant: cascade.
     assert 1.03 < sender.disclosed_bits / limit < (1.2 if variant == "original" else 1.12)
 
 
-def frames(count: int, qber: float, variant: cascade.Variant) -> tuple[int, float]:
+def frames(
+    count: int, qber: float, variant: cascade.Variant, n: int = 10_000, first: int = 0
+) -> tuple[int, float]:
     """Of so many frames, how many keep errors; and the leakage over Shannon's limit of all."""
-    n = 10_000 if variant == "efficient" else 20_000
     wrong, disclosed, limit = 0, 0, 0.0
-    for seed in range(count):
+    for seed in range(first, first + count):
         alice, bob = noisy_pair(n, qber, seed)
         sender = cascade.Sender(alice, seed)
         corrector = cascade.Corrector(bob, seed, sender.answer)
@@ -90,6 +91,29 @@ def test_cascade_over_a_thousand_short_frames(qber: float, variant: cascade.Vari
     wrong, efficiency = frames(1000, qber, variant)
     assert wrong == 0
     assert 1.03 < efficiency < 1.25
+
+
+def test_the_estimate_of_the_qber_costs_nothing() -> None:
+    """Its parities are all of the first pass, so that asking for it discloses no more."""
+    alice, bob = noisy_pair(200_000, 0.02, seed=19)
+    sender = RecordingSender(alice, seed=7)
+    corrector = cascade.Corrector(bob, 7, sender.answer)
+    estimate = corrector.estimate_qber()
+    asked = len(sender.asked)
+    first = cascade.block_sizes(len(alice), estimate, "original")[0]
+    assert asked == -(-len(alice) // first)
+    corrector.correct(estimate, "original")
+    assert (
+        sender.asked[asked][0] == 0
+    )  # a search in an odd block: no edge of pass 0 was left to ask
+    assert sender.asked[asked][1] % first == first // 2
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_frame_leaks_out_of_proportion(variant: cascade.Variant) -> None:
+    """The estimate errs towards longer blocks, which cost round trips and no parities."""
+    for seed in range(10):
+        assert frames(1, 0.01, variant, n=50_000, first=seed)[1] < 1.25
 
 
 def test_cascade_with_a_guess_far_too_low() -> None:

@@ -92,6 +92,10 @@ def test_day_adds_up(tmp_path: Path) -> None:
     row = pairs[(pairs["a"] == "Madrid") & (pairs["b"] == "Warsaw")].iloc[0]
     assert watched["key_bits"] == pytest.approx(row[by_kind].sum())
     assert watched["key_bits"] == pytest.approx(minutes["skp"].sum() * 10e9 * 1200)
+    # The files tell instants apart.
+    for name in ("minutes", "kinds"):
+        written = pd.read_csv(outcome.folder / f"{name}.csv", comment="#")
+        assert written["unix_s"].tolist() == outcome.tables[name]["unix_s"].tolist()
     in_sight = minutes["satellite"] >= 0
     assert minutes["weather_loss_dB"].notna().equals(in_sight)
     assert 0 < in_sight.mean() < 1
@@ -282,6 +286,7 @@ def test_pairs_in_words() -> None:
 
     assert ends("Madrid-Warsaw") == ends("warsaw - MADRID") == {"Madrid", "Warsaw"}
     assert ends("Zürich-Cluj-Napoca") == ends("Cluj-Napoca-Zürich") == {"Zürich", "Cluj-Napoca"}
+    assert ends("zurich-Koln") == ends("Zürich-Köln") == {"Zürich", "Köln"}
     for text in ("Madrid", "Madrid-", "Madrid-Atlantis", "Madrid-Madrid"):
         with pytest.raises(InputError):
             setup.pair(net, text)

@@ -55,6 +55,16 @@ def test_tables_and_json_carry_the_label(tmp_path: Path, arguments: tuple[str, .
     assert Path(found["folder"]) == tmp_path / "b"
 
 
+def test_links_without_key_are_a_result(tmp_path: Path) -> None:
+    bad = ("fixed", "--set", "source_werner=0.5", "--cities", str(write_six(tmp_path)))
+    result = run(*bad, "--out", str(tmp_path / "bad"))
+    assert result.exit_code == 0, result.output
+    assert "no pair's fibre is cut in two; closed form never" in result.stdout
+    report = json.loads((tmp_path / "bad" / "report.json").read_text(encoding="utf-8"))
+    assert report["split_distance_km"] == {"closed_form": None, "found": None}
+    assert report["routers"]["safe"]["fail"] == 15
+
+
 def test_filter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hybrid_filter, "POINTINGS_URAD", np.array([0.3, 3.0]))
     result = run("filter", "--irradiance", "0", "--no-plots", "--out", str(tmp_path / "f"))
@@ -131,10 +141,13 @@ def test_fetched_weather_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["fixed", "--weather", "mid", "--weather", "no.json"], "a climate stands alone"),
         (["day", "--date", "soon"], "--date soon: a date"),
         (["day", "--step-min", "0"], "at least one step"),
+        (["day", "--days", "inf"], "at least one step"),
         (["day", "--constellation", "-1"], "-1 satellites: 0 or more"),
         (["constellation", "--satellites", "few"], "--satellites few: whole numbers"),
         (["constellation", "--cost-per-satellite", "-1"], "must be 0 or more"),
+        (["constellation", "--cost-fixed", "inf"], "must be 0 or more"),
         (["filter", "--elevation-deg", "0"], "--elevation-deg 0"),
+        (["filter", "--irradiance", "inf"], "--irradiance must be"),
         (["sweep", "--vary", "receiver_m"], "--vary receiver_m"),
         (["fetch-weather", "w.json", "--first", "soon"], "--first soon: a date"),
     ],

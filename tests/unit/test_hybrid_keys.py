@@ -81,6 +81,8 @@ def test_runs_that_cannot_be_used(tmp_path: Path) -> None:
         find_pairs(EntangledPairs(cities=cities, run=str(tmp_path / "filter")))
     six = HybridOptions(cities=write_six(tmp_path), out=tmp_path / "six", plots=False)
     run_fixed(six, satellite="0", reporter=Quiet())
+    plain = EntangledPairs(cities=("Zurich", "milan"), run=str(tmp_path / "six"))
+    assert find_pairs(plain).source.pair_rate_hz > 0  # by names without accents, as anywhere
     with pytest.raises(InputError, match="has no pair Madrid and Berlin"):
         find_pairs(EntangledPairs(cities=cities, run=str(tmp_path / "six")))
     with pytest.raises(NoKeyFromPass, match="no path between Madrid and Warsaw has any"):

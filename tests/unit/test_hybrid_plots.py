@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.colors as mcolors
+import matplotlib.dates as mdates
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -108,6 +110,21 @@ def test_a_day_without_watched_pairs_or_key(tmp_path: Path) -> None:
     chosen = options(tmp_path, router="paper", changes=("source_werner=0.5",))
     outcome = run_day(chosen, "0", [], step_min=720, reporter=Quiet())
     assert files(outcome.folder) == {"day-kinds.png", "day-kinds.svg"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_to_draw_is_drawn_on_its_own_axes(tmp_path: Path) -> None:
+    no_key = options(tmp_path, changes=("source_werner=0.5",))
+    run_fixed(replace(no_key, out=tmp_path / "fixed"), reporter=Quiet())
+    outcome = run_day(no_key, "1", [PAIR], days=1, step_min=1440, reporter=Quiet())  # one instant
+    figure = day_figure(outcome.tables["minutes"], outcome.report)
+    begin, end = (mdates.num2date(day) for day in figure.axes[0].get_xlim())  # type: ignore[no-untyped-call]
+    assert begin < datetime(2024, 1, 1, tzinfo=UTC) < end
+    assert (end - begin).total_seconds() == pytest.approx(3600)
+    dark = run_filter(replace(no_key, out=tmp_path / "dark"), reporter=Quiet())
+    key = filter_figure(dark.tables["filter"], dark.report).axes[3]
+    assert key.get_xlim() == pytest.approx((2.0, 200.0))
+    assert key.get_ylim() == pytest.approx((0.2, 4.0))
 
 
 def test_filter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,12 @@ def test_an_unknown_preset_lists_the_known_ones() -> None:
 # Losses along a pass
 
 
+def test_a_link_that_makes_light_is_refused() -> None:
+    link = MICIUS_2017.changed(residual_dB=-40)
+    with pytest.raises(InputError, match=r"a loss of -\d+\.\d dB is a gain"):
+        link.transmittance([2000.0, 500.0], [10.0, 90.0])
+
+
 @pytest.mark.parametrize("link", [*PRESETS.values(), BUDGET], ids=lambda link: str(link.name))
 def test_the_terms_add_up_along_a_pass(link: Downlink) -> None:
     beijing = circular_pass(511, 77.9, 10)

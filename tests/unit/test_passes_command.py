@@ -132,7 +132,11 @@ BAD = {
     "time": (("--from", "soon"), "time 'soon': a date or time"),
     "mask": (("--mask-deg", "90"), "elevation mask 90"),
     "share": (("--clear-sky", "often"), "clear-sky probability 'often'"),
+    "share of a stranger": (("--clear-sky", "Rome=0.5"), "of Rome: the stations are Beijing, Sh"),
+    "persistence": (("--persistence", "1"), "persistence of clouds 1: from 0 to below 1"),
     "no days": (("--days", "0"), "no time between"),
+    "no such year": (("--from", "9999-12-31"), "year 9999: element sets are of 1957 to 2056"),
+    "night of no year": (("--night", "0001-01-01"), "year 1: element sets are of 1957 to 2056"),
 }
 
 

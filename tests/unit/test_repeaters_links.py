@@ -260,6 +260,7 @@ def test_without_key_there_is_one_segment_and_no_split() -> None:
     assert chain.segments.tolist() == [1, 1]
     assert chain.skp.tolist() == [0, 0]
     assert split_distance_km(p) == np.inf
+    assert split_distance_km(P.changed(source_efficiency=0.0)) == np.inf
 
 
 def test_stray_light_in_the_two_models() -> None:

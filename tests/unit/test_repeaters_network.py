@@ -105,6 +105,9 @@ def test_pairs_have_numbers() -> None:
         ("name,country,lat,lon,population\nA,X,1,2\n", ":2: 4 fields"),
         ("# remark\nname,country,lat,lon,population\nA,X,north,2,3\n", ":3: lat, lon"),
         ("name,country,lat,lon,population\nA,X,91,2,3\n", ":2: city A: latitude 91"),
+        ("name,country,lat,lon,population\nA,X,1,2,nan\n", ":2: lat, lon and population"),
+        ("name,country,lat,lon,population\nA,X,1,2,inf\n", ":2: lat, lon and population"),
+        ('name,country,lat,lon,population\n"A\nB",X,1,2,3\n', ":2: 1 fields"),
     ],
 )
 def test_a_bad_file_of_cities_is_one_clear_line(text: str, message: str, tmp_path: Path) -> None:
@@ -116,6 +119,9 @@ def test_a_bad_file_of_cities_is_one_clear_line(text: str, message: str, tmp_pat
     assert str(path) in str(refused.value)
     with pytest.raises(InputError, match="cannot be read"):
         read_cities(tmp_path / "nowhere.csv")
+    path.write_bytes("name,country,lat,lon,population\nKöln,X,1,2,3\n".encode("latin-1"))
+    with pytest.raises(InputError, match="no UTF-8"):
+        read_cities(path)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import date
 from email.message import Message
+from http.client import IncompleteRead
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -185,6 +186,12 @@ def test_visual_crossing(written: Any) -> None:
         (open_meteo() | {"latitude": None}, "latitude: missing"),
         (open_meteo() | {"hourly_units": {"visibility": "miles"}}, "m, km or ft"),
         (open_meteo() | {"hourly_units": []}, "hourly_units"),
+        (open_meteo() | {"hourly_units": {"visibility": ["m"]}}, "m, km or ft"),
+        (open_meteo(cloud_cover=[[1]] * 24), "hourly.cloud_cover: not only numbers"),
+        (open_meteo(cloud_cover=[10**400] * 24), "hourly.cloud_cover: not only numbers"),
+        (open_meteo(visibility=[-5.0] * 24), "visibility: below 0"),
+        (open_meteo(time=[f"2024-01-01T{h:02}:00+05:00" for h in range(24)]), "time zone"),
+        (visual_crossing() | {"days": [{"hours": [7]}]}, "days[0].hours: not only objects"),
         (open_meteo() | {"utc_offset_seconds": "one"}, "utc_offset_seconds"),
         ({"error": True, "reason": "Daily limit exceeded"}, "Daily limit exceeded"),
         ({"latitude": 1, "longitude": 2}, "hourly: missing: ask Open-Meteo for"),
@@ -225,7 +232,7 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weather.json"
     with pytest.raises(InputError, match="cannot be read"):
         read_weather(path, [BERLIN])
-    for content in (b"<html>", b"\xff\xfe\x00"):
+    for content in (b"<html>", b"\xff\xfe\x00", b"[" * 100_000):
         path.write_bytes(content)
         with pytest.raises(InputError, match="no JSON"):
             read_weather(path, [BERLIN])
@@ -277,12 +284,26 @@ def test_a_service_that_refuses_or_is_away_is_one_clear_line(tmp_path: Path) -> 
         fetch([BERLIN], day, day, path, opener=refuses)
     with pytest.raises(FeatureMissing, match=r"a way to .*Fetch where there is a network"):
         fetch([BERLIN], day, day, path, opener=is_away)
+
+    def breaks_off(url: str) -> IO[bytes]:
+        raise IncompleteRead(b"[{")
+
+    def never_answers(url: str) -> IO[bytes]:
+        raise TimeoutError("timed out")
+
+    for broken in (breaks_off, never_answers):
+        with pytest.raises(FeatureMissing, match=r"a way to .*Fetch where there is a network"):
+            fetch([BERLIN], day, day, path, opener=broken)
     with pytest.raises(InputError, match="something else than JSON"):
         fetch([BERLIN], day, day, path, opener=lambda _: BytesIO(b"<html>"))
     with pytest.raises(InputError, match="2 places in the answer, 1 asked for"):
         fetch([BERLIN], day, day, path, opener=lambda _: BytesIO(b"[{}, {}]"))
     with pytest.raises(InputError, match="after the last"):
         fetch([BERLIN], day, date(2023, 1, 1), path, opener=is_away)
+    with pytest.raises(InputError, match="no day after"):
+        fetch([BERLIN], day, date.max, path, opener=is_away)
+    with pytest.raises(InputError, match="no folder"):  # before the service is asked
+        fetch([BERLIN], day, day, tmp_path / "none" / "weather.json", opener=is_away)
     assert not path.exists()
 
 
