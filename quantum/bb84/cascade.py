@@ -6,9 +6,9 @@ that held it. Pairs of errors that shared a block each time are left for confirm
 large blocks, which go on until enough of them in a row have found nothing.
 
 Two variants differ in how the first passes' blocks grow. "original" doubles them three times:
-leakage 1.10 to 1.17 times Shannon's limit, some 100 round trips for a key of 2 Mbit. "efficient" lets
+leakage 1.09 to 1.20 times Shannon's limit, 100 to 400 round trips for a key of 2 Mbit. "efficient" lets
 them grow faster, as few errors are left after the first pass (Martinez-Mateo et al.,
-arXiv:1407.3257): 1.05 to 1.07 times, for some 200 round trips. Block lengths are powers of 2, so that
+arXiv:1407.3257): 1.03 to 1.07 times, for 200 to 1000 round trips. Block lengths are powers of 2, so that
 what the estimate of the error rate asked is part of the first pass and costs nothing.
 
 The ends are separate: `Sender` answers questions and sees none of the receiver's bits; `Corrector`
