@@ -24,8 +24,6 @@ from topo.scenario import Scenario
 LEAD_S = 8
 """From the network's readiness to the arm's epoch, whole seconds: time to start everything and to agree on keys over
 330 ms one way. The first probe leaves at the epoch, so that arms of one session meet the same waits."""
-PROBER_START_S = 2
-"""Time that the prober may take to start, whole seconds."""
 START_TIMEOUT_S = 60.0
 STOCK_PINGS = 5
 CAPTURE_FLUSH_S = 1.0
@@ -240,9 +238,6 @@ class ArmRun:
     def _probe(self, network: Network, epoch_ns: int) -> None:
         probe, arm = self.scenario.probe, self.arm
         interval_ms = arm.interval_ms or probe.interval_ms
-        # Later than the epoch only where a slow machine's real clock has passed it.
-        earliest_ns = (time.time_ns() // NS_PER_S + 1 + PROBER_START_S) * NS_PER_S
-        first_ns = max(epoch_ns, earliest_ns)
         config = {
             "arm": self.name,
             "source": self.plan.address(arm.source),
@@ -251,7 +246,7 @@ class ArmRun:
             "interval_ms": interval_ms,
             "jitter_ms": probe.jitter_ms,
             "seed": self.scenario.seed,
-            "first_probe_ns": first_ns,
+            "first_probe_ns": epoch_ns,
             "payload_bytes": probe.payload_bytes,
             "timeout_ms": probe.timeout_ms,
             "out": str(self._logs / "samples.csv"),

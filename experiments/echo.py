@@ -44,7 +44,7 @@ class ProbeConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     """Seed of that draw."""
     first_probe_ns: int | None = Field(default=None, ge=0)
-    """Unix time of probe 0; `None`: the next whole second that leaves time for the warm-up."""
+    """Unix time of probe 0; the next whole second that leaves time for the warm-up where this is `None` or past."""
     payload_bytes: int = Field(default=56, ge=0, le=65507)
     """Bytes after the 8-byte ICMP header."""
     timeout_ms: float = Field(default=3000.0, gt=0)
