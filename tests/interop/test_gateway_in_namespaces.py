@@ -186,7 +186,7 @@ class Pair:
         assert counts, done.stdout + done.stderr
         return int(counts[1]), int(counts[2])
 
-    def capture(self, path: Path) -> subprocess.Popen[bytes]:
+    def capture(self, path: Path) -> None:
         process = subprocess.Popen(
             self.inside("u", "dumpcap", "-q", "-P", "-i", "veth", "-w", str(path)),
             stderr=subprocess.PIPE,
@@ -195,7 +195,20 @@ class Pair:
         # It names its file once it has opened the interface.
         assert any(line.startswith(b"File: ") for line in process.stderr), "dumpcap ended"
         self.processes["dumpcap"] = process
-        return process
+
+    def end_capture(self, path: Path) -> None:
+        """Ended once nothing more came for a second.
+
+        dumpcap has packets from the kernel in blocks, four a second, and drops the last if it is ended at once.
+        """
+        size, since = -1, time.monotonic()
+        while time.monotonic() < since + 1.0:
+            if path.stat().st_size != size:
+                size, since = path.stat().st_size, time.monotonic()
+            time.sleep(0.1)
+        process = self.processes.pop("dumpcap")
+        process.terminate()
+        process.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -228,14 +241,13 @@ def dissected(capture: Path, profile: Path, *fields: str) -> list[list[str]]:
 
 def test_ping_through_rekeys_all_encrypted(pair: Pair) -> None:
     outer = pair.directory / "outer.pcap"
-    capture = pair.capture(outer)
+    pair.capture(outer)
     pair.up()
     assert pair.ping(100, 0.03) == (100, 100)
     assert pair.ping(3, 0.05, "-s", "1410", "-M", "do") == (3, 3)  # 1438: the whole TUN MTU
     until(lambda: pair.log("u").count(" Established ") >= 4, "three rekeys")
     status = {site: pair.stop(site) for site in SITES}
-    capture.terminate()
-    capture.wait(PATIENCE_S)
+    pair.end_capture(outer)
 
     assert status["u"]["key_ids"] == status["n"]["key_ids"]
     assert status["u"]["rekeys"] == status["n"]["rekeys"] >= 3
@@ -300,7 +312,7 @@ def test_wrong_key_in_direct_mode_lets_nothing_pass(pair: Pair) -> None:
 
 def test_nothing_leaves_in_clear_when_a_gateway_stops_or_dies(pair: Pair) -> None:
     outer = pair.directory / "outer.pcap"
-    capture = pair.capture(outer)
+    pair.capture(outer)
     pair.up()
     assert pair.ping() == (5, 5)
     pair.processes.pop("n").kill()
@@ -312,8 +324,7 @@ def test_nothing_leaves_in_clear_when_a_gateway_stops_or_dies(pair: Pair) -> Non
     assert pair.ping() == (5, 5)
     pair.stop("u")
     assert pair.ping() == (5, 0)
-    capture.terminate()
-    capture.wait(PATIENCE_S)
+    pair.end_capture(outer)
     # Nothing but UDP 4500, and ICMP from the kernel whose gateway had died, ever left.
     rows = dissected(outer, pair.directory / "none", "ip.src", "ip.dst", "ip.proto", "icmp.type")
     plain = [row for row in rows if row[0] and not row[2].startswith("17") and row[3] != "3"]
