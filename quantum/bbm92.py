@@ -20,6 +20,7 @@ import numpy as np
 
 from quantum.bb84 import amplification, sifting, verification
 from quantum.bb84.authentication import BLOCK_KEY_BYTES, BlockKeys, Transcript, forgery_probability
+from quantum.bb84.block import check_qber
 from quantum.bb84.cascade import Corrector
 from quantum.bb84.cascade import Sender as ParitySender
 from quantum.bb84.detections import Bits, Indices, ReceiverRecord, SenderRecord
@@ -219,7 +220,8 @@ class _Dialogue:
         with self._stages.stage("privacy amplification"):
             seeds_by_basis = self._agree_on_length()
         with self._stages.stage("authentication"):
-            self._transcript_a.check(from_frame(self._frame(self._transcript_b), GroundTag).tag)
+            asked = to_frame(GroundTag(self._transcript_b.tag()))
+            self._transcript_a.check(from_frame(asked, GroundTag).tag)
             answer = to_frame(SatelliteTag(self._transcript_a.tag()))
             self._transcript_b.check(from_frame(answer, SatelliteTag).tag)
         with self._stages.stage("privacy amplification"):
@@ -261,9 +263,6 @@ class _Dialogue:
         self._transcript_b.add(frame)
         return from_frame(frame, expected)
 
-    def _frame(self, transcript: Transcript) -> bytes:
-        return to_frame(GroundTag(transcript.tag()))
-
     def _correct(self, basis: str, bits_a: Bits, bits_b: Bits, seed: int) -> None:
         """Error correction and verification of one basis; `NoKeyFromPass` if it cannot be."""
         answering = ParitySender(bits_a, seed)
@@ -276,10 +275,7 @@ class _Dialogue:
         limit = self._parameters.max_qber
         corrector = Corrector(bits_b, seed, ask)
         estimate = corrector.estimate_qber()
-        if corrector.qber_at_least > limit:
-            raise NoKeyFromPass(
-                f"no key: QBER in basis {basis} is at least {corrector.qber_at_least:.1%}, limit {limit:.1%}"
-            )
+        check_qber(basis, corrector.qber_at_least, limit, about="is at least")
         corrector.correct(estimate)
         self._say(Corrected(basis), Corrected)
         key = verification.HashKey.draw(self._rng)
@@ -288,10 +284,7 @@ class _Dialogue:
         if verification.tag(corrector.bits, heard.key, size) != heard.tag:
             raise NoKeyFromPass(f"no key: verification of basis {basis} failed, the ends differ")
         errors = len(corrector.corrected)
-        if errors > limit * len(bits_b):
-            raise NoKeyFromPass(
-                f"no key: QBER in basis {basis} is {errors / len(bits_b):.1%}, limit {limit:.1%}"
-            )
+        check_qber(basis, errors / len(bits_b), limit)
         self._bits_a[basis], self._bits_b[basis] = bits_a, corrector.bits
         self._errors[basis], self._leakage[basis] = errors, corrector.learned_bits
 
@@ -331,4 +324,4 @@ class _Dialogue:
                 for basis, seed in seeds.items()
             ]
         )
-        return np.packbits(secret[: len(secret) // 8 * 8]).tobytes()
+        return amplification.whole_bytes(secret)

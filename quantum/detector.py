@@ -1,8 +1,8 @@
 """Single-photon detectors: what a silicon avalanche diode adds to and takes from ideal counting.
 
-Efficiency, gate and dark counts act on every pulse alike: `quantum.optics` counts them in a
+Efficiency, gate and dark counts act on every pulse alike: `quantum.downlink` counts them in a
 downlink's transmittance and vacuum yield. Dead time and afterpulses depend on the click before:
-`quantum.bb84.detections` acts them out click by click.
+`quantum.bb84.detector_memory` acts them out click by click.
 """
 
 from __future__ import annotations

@@ -26,18 +26,6 @@ def pointing_index(divergence_urad: float, jitter_urad: float) -> float:
     return inf if jitter_urad == 0 else divergence_urad**2 / (4 * jitter_urad**2)
 
 
-def pointing_fade_pdf(fade: ArrayLike, index: float) -> FloatArray:
-    """Density f(h) = g h^(g-1), 0 < h < 1, of the pointing fade h; its mean is g/(g+1)."""
-    h = np.asarray(fade, dtype=np.float64)
-    inside = (h > 0) & (h < 1)
-    return np.where(inside, index * np.where(inside, h, 1.0) ** (index - 1), 0.0)
-
-
-def pointing_fades(index: float, size: int, rng: np.random.Generator) -> FloatArray:
-    """Independent pointing fades h in (0, 1), shape (size,): U^(1/g)."""
-    return np.asarray((1 - rng.random(size)) ** (1 / index))
-
-
 def fading_factors(
     log_variance: ArrayLike,
     index: float,
@@ -70,7 +58,8 @@ def fading_factors(
         sigma = np.sqrt(variance)[:, np.newaxis]
         factors = np.exp(sigma * _wandering(shape, memory, rng) - sigma**2 / 2)
     if index < inf:
-        # h = exp(-2 theta^2/theta_d^2) with theta^2 = sigma^2 (x^2 + y^2) is exp(-(x^2+y^2)/2g).
+        # h = exp(-2 theta^2/theta_d^2) with theta^2 = sigma^2 (x^2 + y^2) is exp(-(x^2+y^2)/2g): in (0, 1),
+        # of the density g h^(g-1) and the mean g/(g+1).
         aim = _wandering(shape, memory, rng) ** 2 + _wandering(shape, memory, rng) ** 2
         factors *= np.exp(-aim / (2 * index)) * (1 + 1 / index)
     return np.asarray(factors.mean(axis=1))

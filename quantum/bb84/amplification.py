@@ -22,6 +22,11 @@ def seed_bits(n: int, length: int) -> int:
     return n + length - 1
 
 
+def whole_bytes(bits: Bits) -> bytes:
+    """A key as bytes, first bit highest, without the bits that do not fill one."""
+    return np.packbits(bits[: len(bits) // 8 * 8]).tobytes()
+
+
 def toeplitz_hash(bits: Bits, seed: Bits, length: int) -> Bits:
     """The first `length` bits of T x mod 2 with T[i, j] = seed[i - j + n - 1].
 

@@ -55,12 +55,10 @@ class CorrectedBasis:
         return len(self.bits) * binary_entropy(self.qber)
 
 
-def check_qber(basis: str, qber: float, parameters: Bb84Parameters, about: str = "is") -> None:
+def check_qber(basis: str, qber: float, limit: float, about: str = "is") -> None:
     """Raises `NoKeyFromPass` for an error rate above the limit."""
-    if qber > parameters.max_qber:
-        raise NoKeyFromPass(
-            f"no key: QBER in basis {basis} {about} {qber:.1%}, limit {parameters.max_qber:.1%}"
-        )
+    if qber > limit:
+        raise NoKeyFromPass(f"no key: QBER in basis {basis} {about} {qber:.1%}, limit {limit:.1%}")
 
 
 def key_lengths(
@@ -71,7 +69,7 @@ def key_lengths(
     Raises `NoKeyFromPass`, saying why, for a QBER too high and for fewer than 8 secret bits.
     """
     for basis, of in corrected.items():
-        check_qber(basis, of.qber, parameters)
+        check_qber(basis, of.qber, parameters.max_qber)
     x, z = BASES
     lengths = {
         key: secret_key_length(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from quantum.bb84.eavesdropper import Eavesdropper, forwarding, split_gain
 from quantum.bb84.source import BASES, Bb84Parameters
+from quantum.detector import Detector, gate_fraction, leaked_fraction
 
 FloatArray = NDArray[np.float64]
 
@@ -34,6 +35,22 @@ KNOWN = np.isin(list(Kind), [Kind.KNOWN_RIGHT, Kind.KNOWN_WRONG, Kind.TRIGGERED]
 """By kind: whether the eavesdropper knows the sender's bit once the bases are announced."""
 
 
+def background_probability(
+    transmittance: FloatArray,
+    vacuum_yield: ArrayLike,
+    parameters: Bb84Parameters,
+    detector: Detector,
+) -> FloatArray:
+    """Probability that a gate clicks without its own pulse, shape of `transmittance`.
+
+    Y0, and photons that jitter brought from the pulses beside it.
+    """
+    leaked = leaked_fraction(detector, 1 / parameters.pulse_rate_hz) / gate_fraction(detector)
+    mean_photons = np.dot(parameters.intensities, parameters.intensity_probabilities)
+    quiet = (1 - np.asarray(vacuum_yield)) * np.exp(-transmittance * leaked * mean_photons)
+    return np.asarray(1 - quiet)
+
+
 def click_law(
     transmittance: FloatArray,
     background: FloatArray,
@@ -43,7 +60,7 @@ def click_law(
 ) -> FloatArray:
     """Probabilities that a pulse clicks, by slot, intensity and kind; shape (slots, K, kinds).
 
-    `transmittance` and `background` (clicks per gate without the pulse) have shape (slots,). A gate
+    `transmittance` and `background` (of `background_probability`) have shape (slots,). A gate
     clicks with 1 - (1 - Y0) exp(-eta mu); a background click is right half the time, a photon
     of the source but for `misalignment`, so that errors come to Y0/2 + e_d (1 - Y0)(1 - exp(-eta
     mu)). Two detectors that fire in one gate count as one click of a random bit, which changes this

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from quantum.bb84.click_law import click_law
+from quantum.bb84.click_law import background_probability, click_law
 from quantum.bb84.clicks import Bits, DrawnClicks, Indices, draw_clicks, remember
 from quantum.bb84.eavesdropper import NOBODY, Eavesdropper
 from quantum.bb84.source import BASES, Bb84Parameters
-from quantum.detector import Detector, gate_fraction, leaked_fraction
+from quantum.detector import Detector
 from quantum.optics import Downlink
 from topo.errors import InputError
 from topo.space.passes import Pass
@@ -102,8 +102,9 @@ def simulate(
     """
     detector = downlink.detector
     eta = _transmittance(pass_, downlink, fading)
-    leaked = _leaked_clicks(eta, detector, parameters)
-    background = 1 - (1 - downlink.vacuum_yield_at(pass_.elevation_deg)) * np.exp(-leaked)
+    _check_gates(detector, parameters)
+    vacuum_yield = downlink.vacuum_yield_at(pass_.elevation_deg)
+    background = background_probability(eta, vacuum_yield, parameters, detector)
     law = click_law(eta, background, downlink.misalignment, parameters, eavesdropper)
     pulses_per_slot = round(parameters.pulse_rate_hz * pass_.slot_s)
     pulses = rng.multinomial(pulses_per_slot, parameters.intensity_probabilities, size=len(eta))
@@ -165,17 +166,13 @@ def _transmittance(pass_: Pass, downlink: Downlink, fading: ArrayLike | None) ->
     return np.minimum(mean * factors, 1.0)
 
 
-def _leaked_clicks(eta: FloatArray, detector: Detector, parameters: Bb84Parameters) -> FloatArray:
-    """Mean clicks in a gate that jitter brought from the pulses beside it, shape (slots,)."""
+def _check_gates(detector: Detector, parameters: Bb84Parameters) -> None:
     period_s = 1 / parameters.pulse_rate_hz
     if detector.gate_s > period_s * (1 + 1e-9):
         raise InputError(
             f"detector: gate_s {detector.gate_s:g} is longer than the {period_s:g} s from pulse to "
             "pulse; the gates would overlap"
         )
-    mean_photons = np.dot(parameters.intensities, parameters.intensity_probabilities)
-    share = leaked_fraction(detector, period_s) / gate_fraction(detector)
-    return np.asarray(eta * share * mean_photons)
 
 
 def _records(found: Sequence[DrawnClicks]) -> tuple[SenderRecord, ReceiverRecord]:

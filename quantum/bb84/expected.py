@@ -15,19 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from quantum.bb84.click_law import WRONG, click_law
+from quantum.bb84.click_law import WRONG, background_probability, click_law
 from quantum.bb84.eavesdropper import NOBODY
 from quantum.bb84.finite_key import BasisCounts, KeyLength, secret_key_length
-from quantum.bb84.leakage import efficiency_leakage_bits
+from quantum.bb84.leakage import EFFICIENCY, efficiency_leakage_bits
 from quantum.bb84.source import BASES, Bb84Parameters
-from quantum.detector import Detector, gate_fraction, leaked_fraction, live_fraction
+from quantum.detector import Detector, live_fraction
 from quantum.optics import Downlink
 from topo.space.passes import Pass
 
 FloatArray = NDArray[np.float64]
-
-EFFICIENCY = 1.16
-"""f: error correction leakage over the Shannon limit n h(QBER) where none is given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,22 +130,6 @@ def counts_at(  # noqa: PLR0917 (what a link is, in the order light meets it)
         agree * (by_basis + stray),
         agree * (wrong_by_basis + stray / 2),
     )
-
-
-def background_probability(
-    transmittance: FloatArray,
-    vacuum_yield: ArrayLike,
-    parameters: Bb84Parameters,
-    detector: Detector,
-) -> FloatArray:
-    """Probability that a gate clicks without its own pulse, shape of `transmittance`.
-
-    Y0, and photons that jitter brought from the pulses beside it.
-    """
-    leaked = leaked_fraction(detector, 1 / parameters.pulse_rate_hz) / gate_fraction(detector)
-    mean_photons = np.dot(parameters.intensities, parameters.intensity_probabilities)
-    quiet = (1 - np.asarray(vacuum_yield)) * np.exp(-transmittance * leaked * mean_photons)
-    return np.asarray(1 - quiet)
 
 
 def _memory(

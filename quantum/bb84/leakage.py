@@ -12,15 +12,13 @@ from scipy.stats import binom
 
 from quantum.bb84.finite_key import binary_entropy
 
+EFFICIENCY = 1.16
+"""f: leakage over Shannon's limit n h(QBER) where none is given."""
 
-def efficiency_leakage_bits(n: float, qber: float, efficiency: float = 1.16) -> float:
+
+def efficiency_leakage_bits(n: float, qber: float, efficiency: float = EFFICIENCY) -> float:
     """f n h(QBER): so many times Shannon's limit for n bits."""
     return efficiency * n * binary_entropy(qber)
-
-
-def per_error_leakage_bits(errors: float, factor: float = 1.16) -> float:
-    """So many bits for every error corrected; a crude model that some codes offer."""
-    return factor * errors
 
 
 def tomamichel_leakage_bits(
@@ -42,7 +40,7 @@ def cautious_leakage_bits(
     n: float,
     qber: float,
     eps_correctness: float,
-    efficiency: float = 1.16,
+    efficiency: float = EFFICIENCY,
     log: Callable[[float], float] = log2,
 ) -> float:
     """The larger of f n h(QBER) and the least possible: f alone is too little for short blocks.

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit, softmax
 
-from quantum.bb84.expected import EFFICIENCY, ExpectedKey, counts_at, key_of
+from quantum.bb84.expected import ExpectedKey, counts_at, key_of
+from quantum.bb84.leakage import EFFICIENCY
 from quantum.bb84.source import BASES, Bb84Parameters
 from quantum.optics import Downlink
 from topo.errors import InputError

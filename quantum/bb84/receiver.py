@@ -113,7 +113,8 @@ class Receiver:
 
         corrector = Corrector(raw.bits, shuffle_seed, ask)
         estimate = corrector.estimate_qber()
-        check_qber(basis, corrector.qber_at_least, self._parameters, about="is at least")
+        limit = self._parameters.max_qber
+        check_qber(basis, corrector.qber_at_least, limit, about="is at least")
         corrector.correct(estimate, self._cascade)
         self.round_trips[basis] = corrector.round_trips
         progress(f"error correction {basis}", 0.9)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from quantum.bb84 import authentication
+from quantum.bb84 import amplification, authentication
 from quantum.bb84.authentication import BlockKeys, forgery_probability
 from quantum.bb84.block import CorrectedBasis
 from quantum.bb84.cascade import Variant
 from quantum.bb84.classical import ClassicalChannel
-from quantum.bb84.detections import Bits, Detections, simulate
+from quantum.bb84.detections import Detections, simulate
 from quantum.bb84.eavesdropper import NOBODY, Eavesdropper
 from quantum.bb84.finite_key import KeyLength
 from quantum.bb84.receiver import Receiver
@@ -62,9 +62,9 @@ def run_pass(
     `window_s` keeps the part of the pass between two times from culmination; `fading` multiplies
     the transmittance of each slot. `authentication_key` is 64 bytes that both ends share and use for
     nothing else; by default the seed stands in for a pre-shared start key. `cascade` "efficient" makes
-    more key of more round trips. Raises `NoKeyFromPass`,
-    saying why, when there are no detections, too many errors, ends that disagree, messages changed
-    on their way, or fewer than 8 secret bits; `InputError` for a window outside the pass.
+    more key of more round trips. Raises `NoKeyFromPass`, saying why, when there are no detections,
+    too many errors, ends that disagree, messages changed on their way, or fewer than 8 secret bits;
+    `InputError` for a window outside the pass.
     """
     if window_s is not None:
         pass_ = pass_.window(*window_s)
@@ -126,7 +126,9 @@ def distil(
     try:
         receiver.agree()
         with stages.stage("privacy amplification"):
-            key_alice, key_bob = _packed(sender.key()), _packed(receiver.key())
+            key_alice, key_bob = (
+                amplification.whole_bytes(end.key()) for end in (sender, receiver)
+            )
     except ProtocolError as error:
         raise NoKeyFromPass(f"no key: {error}") from error
     if key_alice != key_bob:
@@ -148,11 +150,6 @@ def distil(
         "stages_s": stages.times_s,
     }
     return PassKey(key_alice, key_bob, report)
-
-
-def _packed(bits: Bits) -> bytes:
-    """Cut to whole bytes."""
-    return np.packbits(bits[: len(bits) // 8 * 8]).tobytes()
 
 
 def _counts_report(detections: Detections, corrected: dict[str, CorrectedBasis]) -> dict[str, Any]:

@@ -27,8 +27,6 @@ class HashKey:
     factor: int
     offset: int
 
-    size_bits = 3 * 127
-
     @classmethod
     def draw(cls, rng: np.random.Generator) -> HashKey:
         """A uniformly random key."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quantum.atmosphere import visibility_extinction_per_km
-from quantum.beam import gaussian_share, mean_pointing, offset_pointing
+from quantum.beam import gaussian_radius_m, gaussian_share, mean_pointing, offset_pointing
 from quantum.repeaters.parameters import Parameters
 from topo.errors import InputError
 
@@ -43,8 +43,7 @@ def free_space_flat(range_km: ArrayLike, divergence_urad: float, receiver_m: flo
 
 def free_space_gaussian(range_km: ArrayLike, divergence_urad: float, receiver_m: float) -> Floats:
     """Share caught of a Gaussian beam: 1 - exp(-2 (D/2)^2/(theta L)^2). Equation (4): guess, a check."""
-    radius_m = 1e-3 * divergence_urad * np.asarray(range_km, dtype=np.float64)
-    return gaussian_share(receiver_m, radius_m)
+    return gaussian_share(receiver_m, gaussian_radius_m(range_km, divergence_urad))
 
 
 def geometric_efficiency(range_km: ArrayLike, p: Parameters) -> Floats:
@@ -121,6 +120,12 @@ def spatial_filter_efficiency(p: Parameters) -> float:
     return float(-np.expm1(-(p.field_of_view_urad**2) / (8 * p.pointing_urad**2)))
 
 
+def vacuum_efficiency(range_km: ArrayLike, p: Parameters) -> Floats:
+    """eta_geo eta_point eta_coup of one downlink, and its spatial filter: all but air and clouds; any shape. Text."""
+    everywhere = pointing_efficiency(p) * p.coupling_efficiency * spatial_filter_efficiency(p)
+    return np.asarray(everywhere * geometric_efficiency(range_km, p))
+
+
 def downlink_efficiency(
     range_km: ArrayLike,
     elevation_deg: ArrayLike,
@@ -129,6 +134,5 @@ def downlink_efficiency(
     p: Parameters,
 ) -> Floats:
     """eta_tot = eta_geo eta_point eta_atm eta_coup of one downlink; arguments broadcast. Text."""
-    everywhere = pointing_efficiency(p) * p.coupling_efficiency * spatial_filter_efficiency(p)
     air = atmosphere_efficiency(elevation_deg, visibility_km, cloud, p)
-    return np.asarray(everywhere * geometric_efficiency(range_km, p) * air)
+    return np.asarray(vacuum_efficiency(range_km, p) * air)

@@ -18,16 +18,14 @@ from quantum.repeaters.cities import EARTH_KM, City, directions
 from topo.errors import InputError
 from topo.space.frames import EARTH_ROTATION_RAD_S
 from topo.space.orbit import MAX_AGE_DAYS, Satellite
-from topo.space.stations import Station
+from topo.space.passes import EARTH_GM_KM3_S2
+from topo.space.stations import WGS84_RADIUS_KM, Station
 from topo.space.tle import find_tle_file, read_tles
 
 Floats = NDArray[np.float64]
 
-GM_KM3_S2: Final = 398_600.4418
-"""Of the Earth (WGS 84)."""
 J2: Final = 1.08262668e-3
 """Of the Earth's flattening: it turns orbital planes."""
-EQUATOR_KM: Final = 6378.137
 J2000_S: Final = 946_728_000.0
 """2000-01-01T12:00 UTC: when the ascending nodes of made-up orbits stand at their longitudes."""
 
@@ -73,6 +71,8 @@ class FixedSatellite:
 @dataclass(frozen=True)
 class Walker:
     """Circular orbits in evenly spread planes, `satellites` in all; 0 is a sky without any.
+
+    By default the planes are polar, as in the paper, which has up to 30 satellites.
 
     A `star` spreads its ascending nodes over 180 degrees (polar planes), a `delta` over 360. Where the
     satellites do not fill all planes evenly, the first planes have one more; a plane spreads its own
@@ -120,7 +120,7 @@ class Walker:
 
     @property
     def _motion_rad_s(self) -> float:
-        return float(np.sqrt(GM_KM3_S2 / (EARTH_KM + self.altitude_km) ** 3))
+        return float(np.sqrt(EARTH_GM_KM3_S2 / (EARTH_KM + self.altitude_km) ** 3))
 
     @property
     def _sizes(self) -> list[int]:
@@ -140,7 +140,7 @@ class Walker:
 
         elapsed_s = np.asarray(unix_s, dtype=np.float64) - J2000_S
         tilt = np.radians(self.inclination_deg)
-        flattening = 1.5 * J2 * (EQUATOR_KM / (EARTH_KM + self.altitude_km)) ** 2
+        flattening = 1.5 * J2 * (WGS84_RADIUS_KM / (EARTH_KM + self.altitude_km)) ** 2
         drift_rad_s = -flattening * self._motion_rad_s * np.cos(tilt) - EARTH_ROTATION_RAD_S
         along = anomaly[:, np.newaxis] + self._motion_rad_s * elapsed_s
         east = node[:, np.newaxis] + drift_rad_s * elapsed_s
@@ -152,11 +152,6 @@ class Walker:
                 np.sin(along) * np.sin(tilt) + np.zeros_like(east),
             ]
         )
-
-
-def polar_planes(satellites: int, planes: int = 1, altitude_km: float = 700.0) -> Walker:
-    """The paper's constellations: so many satellites (0 to 30 there) in polar planes."""
-    return Walker(satellites, planes, altitude_km)
 
 
 class ElementSets:

@@ -20,12 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from quantum.repeaters.channel import (
-    atmosphere_efficiency,
-    geometric_efficiency,
-    pointing_efficiency,
-    spatial_filter_efficiency,
-)
+from quantum.repeaters.channel import atmosphere_efficiency, vacuum_efficiency
 from quantum.repeaters.cities import City, pair_distances_km, pair_indices
 from quantum.repeaters.constellation import Constellation, ground, look
 from quantum.repeaters.links import (
@@ -132,8 +127,7 @@ class Network:
             conditions.cloud[minute, city],
             p,
         )
-        fixed = pointing_efficiency(p) * p.coupling_efficiency * spatial_filter_efficiency(p)
-        efficiency[seen] = fixed * geometric_efficiency(distance_km[seen], p) * atmosphere[seen]
+        efficiency[seen] = vacuum_efficiency(distance_km[seen], p) * atmosphere[seen]
         radiance = sky_radiance(conditions.irradiance_W_m2, p)
         stray = stray_probability(stray_rate_hz(radiance, p), p)
         return View(names, distance_km, elevation, atmosphere, efficiency, stray)

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import inf, pi
 from typing import Annotated, Any, Final, Literal, Self, get_args, get_type_hints
 
+from scipy.constants import speed_of_light
+
 from quantum.beam import Beam, optimal_truncation
 from topo.errors import InputError
 
@@ -97,7 +99,7 @@ class Parameters:
     @property
     def filter_nm(self) -> float:
         """Width of the spectral filter: lambda^2/c times the rate of the chain."""
-        return self.wavelength_nm**2 * self.rate_hz / 299_792_458.0 * 1e-9
+        return self.wavelength_nm**2 * self.rate_hz / speed_of_light * 1e-9
 
     @property
     def window_s(self) -> float:

@@ -1,53 +1,27 @@
-"""Expected counts and the optimum against SatQuMA, an independent implementation.
-
-github.com/cnqo-qcomms/SatQuMA, commit f2b9229 (2025-06-20), MIT licence. The file beside this one has
-the transmittances of its `time_dependent_losses()` by second from culmination (the same on both
-sides) and what its `key_length()` makes of them.
-"""
+"""Expected counts and the optimum against SatQuMA, an independent implementation."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import satquma_cases
+from satquma_cases import parameters, transmittance
 
 from quantum.bb84.expected import ExpectedKey, SlotCounts, counts_at, key_of
 from quantum.bb84.optimise import optimise
-from quantum.bb84.source import Bb84Parameters
 from quantum.detector import IDEAL
 from quantum.optics import CalibratedDownlink
 from topo.space.passes import Pass
 
-REFERENCE = json.loads(Path(__file__).with_name("satquma_key_lengths.json").read_text())
 CASES = {
-    f"{case['geometry']} {case['params']['bound']}": case
-    for case in REFERENCE["cases"]
+    name: case
+    for name, case in satquma_cases.CASES.items()
     if case["params"]["Pap"] == 0  # its afterpulses are another model
 }
 MICIUS_LIKE = CASES["G4_micius_like_48 Chernoff"]
 JINAN_LIKE = CASES["G5_jinan1_like_78 Chernoff"]
-
-
-def transmittance(case: dict[str, Any]) -> np.ndarray:
-    """Of every second, shape (2 dt + 1,)."""
-    half = REFERENCE["transmittance"][case["geometry"]]
-    return np.array(half[:0:-1] + half)
-
-
-def parameters(case: dict[str, Any]) -> Bb84Parameters:
-    given = case["params"]
-    return Bb84Parameters(
-        pulse_rate_hz=given["fs_Hz"],
-        intensities=(given["mu1"], given["mu2"], given["mu3"]),
-        intensity_probabilities=(given["P1"], given["P2"], 1 - given["P1"] - given["P2"]),
-        basis_x_probability=given["Px"],
-        eps_secrecy=given["eps_s"],
-        eps_correctness=given["eps_c"],
-        bound=given["bound"].lower(),
-    )
 
 
 def whole_pass(case: dict[str, Any]) -> SlotCounts:

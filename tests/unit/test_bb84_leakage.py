@@ -10,7 +10,6 @@ from quantum.bb84.finite_key import binary_entropy
 from quantum.bb84.leakage import (
     cautious_leakage_bits,
     efficiency_leakage_bits,
-    per_error_leakage_bits,
     tomamichel_leakage_bits,
 )
 
@@ -19,10 +18,6 @@ def test_efficiency_against_satquma() -> None:
     """Its `lambdaEC` of a pass of 57.7 Mbit."""
     found = efficiency_leakage_bits(57719770.63128808, 0.0055390206961468584, 1.16)
     assert found == pytest.approx(3313619.3522772803, rel=1e-9)
-
-
-def test_per_error() -> None:
-    assert per_error_leakage_bits(1000, 5.0) == 5000
 
 
 @pytest.mark.parametrize("qber", [0.01, 0.03, 0.05])

@@ -1,19 +1,13 @@
-"""Finite key lengths against SatQuMA, an independent implementation.
-
-github.com/cnqo-qcomms/SatQuMA, commit f2b9229 (2025-06-20), MIT licence: its `key_length()` for four
-simulated passes under three bounds. The file beside this one has the transmittances of its
-`time_dependent_losses()` by second from culmination (they are the same on both sides), the arguments
-and every output.
-"""
+"""Finite key lengths against SatQuMA, an independent implementation."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import satquma_cases
+from satquma_cases import CASES, transmittance
 
 from quantum.bb84.finite_key import (
     BasisCounts,
@@ -25,8 +19,6 @@ from quantum.bb84.leakage import efficiency_leakage_bits
 from quantum.bb84.lim_channel import LimChannel
 from quantum.bb84.source import Bb84Parameters
 
-REFERENCE = json.loads(Path(__file__).with_name("satquma_key_lengths.json").read_text())
-CASES = {f"{case['geometry']} {case['params']['bound']}": case for case in REFERENCE["cases"]}
 ZERO = 1e-10
 """What SatQuMA puts for a bound that is not positive."""
 
@@ -36,18 +28,9 @@ Three = tuple[float, float, float]
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_every_output_from_transmittance_to_key_length(case: dict[str, Any]) -> None:
     given, expected = case["params"], case["outputs"]
-    parameters = Bb84Parameters(
-        pulse_rate_hz=given["fs_Hz"],
-        intensities=(given["mu1"], given["mu2"], given["mu3"]),
-        intensity_probabilities=(given["P1"], given["P2"], 1 - given["P1"] - given["P2"]),
-        basis_x_probability=given["Px"],
-        eps_secrecy=given["eps_s"],
-        eps_correctness=given["eps_c"],
-        bound=given["bound"].lower(),
-    )
-    half = REFERENCE["transmittance"][case["geometry"]][: given["dt_s"] + 1]
+    parameters = satquma_cases.parameters(case)
     channel = LimChannel(given["Pec"], given["QBERI"], given["Pap"])
-    block = channel.block([*half[:0:-1], *half], parameters, pooled_errors=True)
+    block = channel.block(transmittance(case), parameters, pooled_errors=True)
     x, z = block["X"], block["Z"]
     qber = float(x.errors.sum() / x.detections.sum())
     leakage = efficiency_leakage_bits(float(x.detections.sum()), qber, given["fEC"])

@@ -14,7 +14,6 @@ from quantum.repeaters.constellation import (
     Walker,
     ground,
     look,
-    polar_planes,
 )
 from topo.errors import InputError
 from topo.space.orbit import Satellite
@@ -36,7 +35,7 @@ def test_the_fixed_satellite_hangs_above_zurich() -> None:
 
 
 def test_orbits_are_circles_of_the_right_period() -> None:
-    walker = polar_planes(7, 3)
+    walker = Walker(7, 3)
     position = walker.positions_km(TIMES)
     assert position.shape == (3, 7, 200)
     assert len(walker.names) == len(set(walker.names)) == 7
@@ -102,7 +101,7 @@ def test_phasing_moves_neighbouring_planes() -> None:
 
 
 def test_no_satellites_are_an_empty_sky() -> None:
-    empty = polar_planes(0)
+    empty = Walker(0)
     assert empty.names == ()
     assert empty.positions_km(TIMES).shape == (3, 0, 200)
 

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.stats import lognorm
 
 from quantum.repeaters.cities import pair_number, read_cities
-from quantum.repeaters.constellation import polar_planes
+from quantum.repeaters.constellation import Walker
 from quantum.repeaters.day import Day, _Task, _Work, run
 from quantum.repeaters.network import Network
 from quantum.repeaters.parameters import LABEL, Parameters
@@ -33,7 +33,7 @@ def short_day(processes: int = 1, **changes: object) -> Day:
     given: dict[str, object] = {"steps": 70, "watch": [PAIR]} | changes
     return run(
         NETWORK,
-        polar_planes(12, 4),
+        Walker(12, 4),
         weather(),
         NOON_S,
         processes=processes,
@@ -44,7 +44,7 @@ def short_day(processes: int = 1, **changes: object) -> Day:
 def test_a_day_is_the_sum_of_its_minutes() -> None:
     day = short_day()
     times = NOON_S + 60.0 * np.arange(70)
-    view = NETWORK.view(polar_planes(12, 4), times, weather().at(times))
+    view = NETWORK.view(Walker(12, 4), times, weather().at(times))
     space = NETWORK.space_graph(view)
     graph = NETWORK.hybrid_graph(space)
     for router in ROUTERS:
@@ -85,7 +85,7 @@ def test_the_day_is_the_same_on_any_number_of_processes() -> None:
 
 def test_work_can_be_sent_to_another_process() -> None:
     work = pickle.loads(pickle.dumps(_Work(NETWORK, ROUTERS, (PAIR,))))
-    position = polar_planes(12, 4).positions_km(np.array([NOON_S]))
+    position = Walker(12, 4).positions_km(np.array([NOON_S]))
     task = _Task(("s",) * 12, False, position, weather().at(np.array([NOON_S])))
     part = pickle.loads(pickle.dumps(work(pickle.loads(pickle.dumps(task)))))
     first = short_day(steps=1)
@@ -109,7 +109,7 @@ def test_progress_counts_up_to_the_end() -> None:
 
 
 def test_a_day_without_satellites_is_a_day_of_fibre() -> None:
-    day = run(NETWORK, polar_planes(0), weather(), NOON_S, steps=3, processes=1, watch=[0])
+    day = run(NETWORK, Walker(0), weather(), NOON_S, steps=3, processes=1, watch=[0])
     assert day.satellites == 0
     assert not day.key_bits["safe"][:, [Kind.SPACE, Kind.HYBRID]].any()
     assert day.threshold("safe").distance_km is None
@@ -194,7 +194,7 @@ def test_no_threshold_is_said_and_why() -> None:
 def test_steady_nights_have_no_stray_light() -> None:
     day = run(
         NETWORK,
-        polar_planes(12, 4),
+        Walker(12, 4),
         steady_weather(CITIES),
         NOON_S,
         steps=30,

@@ -17,7 +17,7 @@ from quantum.repeaters.cities import (
     pair_number,
     read_cities,
 )
-from quantum.repeaters.constellation import FixedSatellite, polar_planes
+from quantum.repeaters.constellation import FixedSatellite, Walker
 from quantum.repeaters.network import Network
 from quantum.repeaters.parameters import LABEL, Parameters
 from quantum.repeaters.routing import Kind, Router, Routes, route, route_both
@@ -228,7 +228,7 @@ def test_thresholds_of_the_trial_in_synthetic_weather(
 def test_no_satellites_leave_the_fibre() -> None:
     network = Network(CITIES[:10], Parameters())
     times = NEW_YEAR_S + 60.0 * np.arange(3)
-    view = network.view(polar_planes(0), times, clear_night(CITIES[:10], 3))
+    view = network.view(Walker(0), times, clear_night(CITIES[:10], 3))
     space = network.space_graph(view)
     assert np.all(space.satellite == -1)
     assert not space.skp.any()
@@ -269,7 +269,7 @@ def test_the_best_satellite_is_the_one_with_most_key() -> None:
     )
     for model in ("paper", "one_sided"):
         network = Network(cities, Parameters().changed(car_model=model))
-        constellation = polar_planes(20, 5)
+        constellation = Walker(20, 5)
         whole = network.space_graph(network.view(constellation, times, conditions))
         position = constellation.positions_km(times)
         alone = [
