@@ -42,13 +42,11 @@ def analyse(
     neither good nor bad. Raises `FeatureMissing` without tshark, `MeasurementError` when it fails.
     """
     hidden = {str(address) for address in protected}
-    plaintext = sum(
-        not hidden.isdisjoint(source.split(",") + destination.split(","))
-        for source, destination in _fields(capture, ["ip.src", "ip.dst"], _SEALED)
-    )
-    esp_packets = good = bad = inner_icmp = 0
+    esp_packets = plaintext = good = bad = inner_icmp = 0
+    for source, destination, spi in _fields(capture, ["ip.src", "ip.dst", "esp.spi"], _SEALED):
+        esp_packets += bool(spi)
+        plaintext += not hidden.isdisjoint(source.split(",") + destination.split(","))
     for _, verified, icmp_type in _esp_packets(capture, list(esp_sa)):
-        esp_packets += 1
         good += verified is True
         bad += verified is False
         inner_icmp += verified is True and icmp_type in {ECHO_REPLY, ECHO_REQUEST}
@@ -75,7 +73,12 @@ def icv_by_spi(capture: Path, esp_sa: Iterable[str]) -> dict[int, tuple[int, int
 
 
 def _esp_packets(capture: Path, table: Sequence[str]) -> Iterator[tuple[int, bool | None, str]]:
-    """SPI, whether it verifies (None: its SA is not in the table), and the ICMP type inside, of each ESP packet."""
+    """SPI, whether it verifies (None: its SA is not in the table), and the ICMP type inside, of each ESP packet.
+
+    None at all, and no tshark, for a table of comments alone: it decrypts nothing.
+    """
+    if all(line.startswith("#") for line in table):
+        return
     known = {spi for line in table if (spi := _spi(line)) is not None}
     wanted = ["esp.spi", "esp.icv_good", "icmp.type"]
     for spis, icv_good, icmp_type in _fields(capture, wanted, _DECRYPT, table):

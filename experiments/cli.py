@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from contextlib import ExitStack
@@ -14,14 +13,13 @@ import typer
 
 from experiments import cli_gateway, cli_hybrid, cli_kms, cli_missions, cli_quantum
 from experiments.bench import gateways_report
+from experiments.options import JsonOption, ScenarioArgument, SubstrateOption, show
 from topo.errors import QntnError
-from topo.planner import build_plan
-from topo.scenario import SHIPPED, Scenario, find, load
 
-if (
-    TYPE_CHECKING
-):  # numpy, pandas and matplotlib take a second: only commands that run something import them
+# What rests on numpy or pydantic takes long to import: each command imports what it needs, `--help` none of it.
+if TYPE_CHECKING:
     from experiments.run import RunOptions
+    from topo.scenario import Scenario
 
 # Typer commands are called by keyword; their many parameters are the options of one command.
 # ruff: noqa: PLR0917
@@ -34,10 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-SubstrateOption = Annotated[
-    Literal["auto", "host", "uml"],
-    typer.Option(help="Kernel that runs the network: this machine's own, or User Mode Linux."),
-]
 ClockOption = Annotated[
     Literal["auto", "real", "virtual"],
     typer.Option(help="Real time, or a virtual clock that jumps to the next timer (uml only)."),
@@ -45,7 +39,6 @@ ClockOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option(help="Run folder; by default runs/<UTC time>-<name>/.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -54,28 +47,28 @@ SetOption = Annotated[
         help="Change one key of the scenario, as TOML: --set gateways.rekey_after_s=10. May be repeated.",
     ),
 ]
-ScenarioArgument = Annotated[
-    str, typer.Argument(help="A scenario file, or the name of a shipped one.")
-]
+ProbesOption = Annotated[int | None, typer.Option(min=2, help="Probes an arm.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")]
+CapturesOption = Annotated[bool, typer.Option(help="Capture at the UE and on the satellite hop.")]
+PlotsOption = Annotated[bool, typer.Option(help="Draw the plots and write report.html.")]
 
 
 @app.command()
 def reproduce(
     substrate: SubstrateOption = "auto",
     clock: ClockOption = "auto",
-    probes: Annotated[int | None, typer.Option(min=2, help="Probes an arm.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
+    probes: ProbesOption = None,
+    seed: SeedOption = None,
     changes: SetOption = None,
     out: OutOption = None,
-    captures: Annotated[
-        bool, typer.Option(help="Capture at the UE and on the satellite hop.")
-    ] = True,
+    captures: CapturesOption = True,
     goodput: Annotated[bool, typer.Option(help="Measure iperf goodput in every arm.")] = True,
-    plots: Annotated[bool, typer.Option(help="Draw the plots and write report.html.")] = True,
+    plots: PlotsOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """The paper's experiment: keys from two satellite passes, four arms, table, plots, captures."""
     from experiments.run import RunOptions
+    from topo.scenario import SHIPPED, load
 
     options = RunOptions(
         substrate=substrate, clock=clock, out=out, captures=captures, goodput=goodput, plots=plots
@@ -94,21 +87,20 @@ def run(
     ] = None,
     substrate: SubstrateOption = "auto",
     clock: ClockOption = "auto",
-    probes: Annotated[int | None, typer.Option(min=2, help="Probes an arm.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
+    probes: ProbesOption = None,
+    seed: SeedOption = None,
     changes: SetOption = None,
     out: OutOption = None,
-    captures: Annotated[
-        bool, typer.Option(help="Capture at the UE and on the satellite hop.")
-    ] = True,
+    captures: CapturesOption = True,
     goodput: Annotated[
         bool, typer.Option(help="Measure iperf goodput, if the scenario asks.")
     ] = True,
-    plots: Annotated[bool, typer.Option(help="Draw the plots and write report.html.")] = True,
+    plots: PlotsOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """One experiment on any scenario."""
     from experiments.run import RunOptions
+    from topo.scenario import find, load
 
     options = RunOptions(
         substrate=substrate,
@@ -154,15 +146,14 @@ def delays(
 ) -> None:
     """The delay budget, hop by hop, and the theoretical RTT (equations 1 and 2 of the paper)."""
     from experiments.terminal import delay_budget, print_delays
+    from topo.planner import build_plan
+    from topo.scenario import find, load
 
     loaded = load(find(scenario), changes or ())
     found = delay_budget(loaded)
     if arm is not None:
         found["plan"] = list(build_plan(loaded, arm).describe())
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_delays(loaded, found)
+    show(found, as_json, lambda: print_delays(loaded, found))
 
 
 @app.command()
@@ -181,11 +172,8 @@ def doctor(
     if noise:
         with TerminalReporter(quiet=as_json) as reporter:
             floors = noise_floors(found, reporter)
-    if as_json:
-        of_runs = {name: floor.model_dump() for name, floor in floors.items()}
-        typer.echo(json.dumps({**found, "noise_floor": of_runs}, indent=2))
-    else:
-        print_doctor(found, floors)
+    of_runs = {name: floor.model_dump() for name, floor in floors.items()}
+    show({**found, "noise_floor": of_runs}, as_json, lambda: print_doctor(found, floors))
     if not any(substrate["usable"] for substrate in found["substrates"].values()):
         raise typer.Exit(1)
 
@@ -204,6 +192,7 @@ def shell(
     """Mininet's prompt inside the running network: `UE ping -c 3 DN`, `links`, `exit`."""
     from experiments.shell import prepared_shell
     from experiments.terminal import TerminalReporter
+    from topo.scenario import find, load
 
     reporter = TerminalReporter()
     with ExitStack() as stack:
@@ -240,10 +229,7 @@ def bench_bringup(
 
     with TerminalReporter(quiet=as_json) as reporter:
         found = run_in_substrate(substrate, hosts, rounds, reporter)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_bringup(found)
+    show(found, as_json, lambda: print_bringup(found))
 
 
 bench.command("bb84")(cli_quantum.bench_bb84)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import typer
 from typer.core import TyperGroup
 
+from experiments.options import JsonOption, ScenarioArgument, show
 from topo.errors import InputError, MeasurementError
 
 # Typer commands are called by keyword; their many parameters are the options of one command.
 # ruff: noqa: PLR0917
 
 STATUS_TIMEOUT_S = 5.0
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 class _RunByDefault(TyperGroup):
@@ -61,16 +59,16 @@ def status(
     from experiments.gateway_table import print_status
 
     found = _status(source)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_status(found)
+    show(found, as_json, lambda: print_status(found))
     if not found["usable"]:
         raise typer.Exit(1)
 
 
 def _status(source: str) -> dict[str, Any]:
     """The status in a file, or of a running gateway."""
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
     try:
         if source.startswith("http://"):
             with urlopen(f"{source.rstrip('/')}/status", timeout=STATUS_TIMEOUT_S) as answer:
@@ -112,18 +110,13 @@ def decrypt(
 
     found = decrypt_run(run, out)
     warn_of_keys(run, [one.decrypted for one in found if one.decrypted])
-    if as_json:
-        typer.echo(json.dumps([one.as_json() for one in found], indent=2))
-    else:
-        print_findings(found)
+    show([one.as_json() for one in found], as_json, lambda: print_findings(found))
     if not all(one.sound for one in found):
         raise typer.Exit(1)
 
 
 def tfs(
-    scenario: Annotated[
-        str, typer.Argument(help="A scenario file, or the name of a shipped one.")
-    ] = "paper",
+    scenario: ScenarioArgument = "paper",
     rate_mbps: Annotated[
         list[float] | None,
         typer.Option(
@@ -159,8 +152,9 @@ def tfs(
 
     Simulated on the scenario's line between the gateways, with the gateways' own ESP and AGGFRAG.
     """
+    from experiments.folder import new_folder
     from experiments.terminal import TerminalReporter
-    from experiments.tfs import SHARES, TfsOptions, measure, new_folder, write_report
+    from experiments.tfs import SHARES, TfsOptions, measure, write_report
     from experiments.tfs_line import line_of
     from experiments.tfs_table import print_report
     from gateways.suites import SUITES
@@ -172,7 +166,7 @@ def tfs(
     rates = [round(1e6 * rate) for rate in rate_mbps or ()]
     rates = rates or [round(share * line.rate_bps) for share in SHARES]
     options = TfsOptions(tuple(dict.fromkeys(rates)), seconds, seed)
-    folder = new_folder(out) if plot or out is not None else None
+    folder = new_folder("tfs", out) if plot or out is not None else None
     with TerminalReporter(quiet=as_json) as reporter:
         reporter.stage("packets through both modes")
         report = measure(line, options)
@@ -181,9 +175,4 @@ def tfs(
         from experiments.tfs_plots import write_figure
 
         written = [write_report(report, folder), *write_figure(report, folder)]
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    print_report(report)
-    for path in written:
-        typer.echo(str(path))
+    show(report, as_json, lambda: print_report(report), written)

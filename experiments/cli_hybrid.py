@@ -3,7 +3,6 @@ registers them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import date as Date
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from experiments.options import JsonOption, show
 from topo.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ OutOption = Annotated[
     Path | None, typer.Option(help="Run folder; by default runs/<UTC time>-hybrid-<name>/.")
 ]
 PlotsOption = Annotated[bool, typer.Option(help="Draw the plots.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Processes; by default one a core. Changes no result.")
 ]
@@ -335,10 +334,7 @@ def bench(
 
     with TerminalReporter(quiet=as_json) as reporter:
         found = run(minutes, satellites, workers, peer_minutes, reporter)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_bench(found)
+    show(found, as_json, lambda: print_bench(found))
 
 
 def _options(
@@ -358,16 +354,13 @@ def _options(
 
 
 def _carry_out(
-    run: Callable[[Reporter], Outcome], show: Callable[[Outcome], None], as_json: bool
+    run: Callable[[Reporter], Outcome], to_people: Callable[[Outcome], None], as_json: bool
 ) -> None:
     from experiments.terminal import TerminalReporter
 
     with TerminalReporter(quiet=as_json) as reporter:
         outcome = run(reporter)
-    if as_json:
-        typer.echo(json.dumps({**outcome.report, "folder": str(outcome.folder)}, indent=2))
-    else:
-        show(outcome)
+    show({**outcome.report, "folder": str(outcome.folder)}, as_json, lambda: to_people(outcome))
 
 
 def _numbers(option: str, text: str) -> list[int]:

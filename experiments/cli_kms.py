@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from experiments.options import JsonOption
 from topo.errors import InputError, KeySupplyError, KmsRefused, LedgerError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ app = typer.Typer(help="A key management site on its own.", no_args_is_help=True
 
 FolderArgument = Annotated[Path, typer.Argument(help="The site's folder, as `init` made it.")]
 SaeArgument = Annotated[str, typer.Argument(help="SAE ID.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @app.command("init")

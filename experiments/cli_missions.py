@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from experiments.options import (
+    STATION_FORM,
+    STATION_HELP,
+    TLE_HELP,
+    Channel,
+    CloudSeedOption,
+    GuardOption,
+    JsonOption,
+    PersistenceOption,
+    SunOption,
+    show,
+)
 
 # Typer commands are called by keyword; their many parameters are the options of one command.
 # ruff: noqa: PLR0917
@@ -18,16 +30,14 @@ def missions(
     tle: Annotated[
         list[str] | None,
         typer.Option(
-            help="File of two-line element sets, or a shipped one: jinan1-a (default), jinan1-b, both synthetic. "
-            "May be repeated: several satellites.",
+            help=TLE_HELP + " May be repeated: several satellites.",
         ),
     ] = None,
     station: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=LAT,LON[,ALT_M]",
-            help="Ground station: degrees north and east (WGS 84), metres of altitude. May be repeated; "
-            "by default Beijing, Shanghai, Jinan and Stellenbosch.",
+            metavar=STATION_FORM,
+            help=STATION_HELP + "Beijing, Shanghai, Jinan and Stellenbosch.",
         ),
     ] = None,
     demand: Annotated[
@@ -78,20 +88,13 @@ def missions(
         ),
     ] = None,
     channel: Annotated[
-        Literal["micius2017", "jinan1-clear", "jinan1-typical"],
+        Channel,
         typer.Option(help="Optical downlink, which decides what a pass yields."),
     ] = "jinan1-typical",
     mask_deg: Annotated[
         float, typer.Option(min=0, max=89, help="Elevation at which a pass begins and ends.")
     ] = 10.0,
-    sun_deg: Annotated[
-        float,
-        typer.Option(
-            min=-90,
-            max=90,
-            help="A pass is dark while the Sun is below this elevation at the station.",
-        ),
-    ] = -12.0,
+    sun_deg: SunOption = -12.0,
     clear_sky: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,15 +103,9 @@ def missions(
             "May be repeated.",
         ),
     ] = None,
-    persistence: Annotated[
-        float,
-        typer.Option(help="Correlation of cloud from one night to the next, from 0 to below 1."),
-    ] = 0.4,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the clouds.")] = 1,
-    guard_s: Annotated[
-        float,
-        typer.Option(min=0, max=86400, help="Time a terminal needs to turn to another partner."),
-    ] = 60.0,
+    persistence: PersistenceOption = 0.4,
+    seed: CloudSeedOption = 1,
+    guard_s: GuardOption = 60.0,
     low_water_kbit: Annotated[
         float, typer.Option(min=0, help="Below this a pool's alarm sounds.")
     ] = 100.0,
@@ -128,17 +125,17 @@ def missions(
             help="Folder of the files (implies --plot); by default runs/<UTC time>-missions/."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Plan quantum satellite missions for days or months, and follow the key pools of all pairs of stations.
 
     Without options: 90 days from 22 November 2024 for one satellite and four stations, half of the nights overcast.
     """
+    from experiments.folder import new_folder
     from experiments.mission_table import print_plan
     from experiments.missions import (
         DEFAULT_CLEAR_SKY,
         STATIONS,
-        new_folder,
         parse_demands,
         report,
         write_plan,
@@ -175,16 +172,11 @@ def missions(
         sun_below_deg=sun_deg,
         guard_s=guard_s,
     )
-    folder = new_folder(out) if plot or out is not None else None
+    folder = new_folder("missions", out) if plot or out is not None else None
     plan = plan_missions(options)
     written = []
     if folder is not None:
         from experiments.mission_plots import write_figures
 
         written = write_plan(plan, folder) + write_figures(plan, folder, zone)
-    if as_json:
-        typer.echo(json.dumps(report(plan), indent=2))
-        return
-    print_plan(plan, zone)
-    for path in written:
-        typer.echo(str(path))
+    show(report(plan), as_json, lambda: print_plan(plan, zone), written)

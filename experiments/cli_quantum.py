@@ -3,35 +3,43 @@ them."""
 
 from __future__ import annotations
 
-import json
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from experiments.options import (
+    STATION_FORM,
+    STATION_HELP,
+    TLE_HELP,
+    ChannelOption,
+    CloudSeedOption,
+    GuardOption,
+    JsonOption,
+    PersistenceOption,
+    SeedOption,
+    SunOption,
+    show,
+)
 from topo.errors import InputError
 
 # Typer commands are called by keyword; their many parameters are the options of one command.
 # ruff: noqa: PLR0917
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def passes(
     tle: Annotated[
         list[str] | None,
         typer.Option(
-            help="File of two-line element sets, or a shipped one: jinan1-a (default), jinan1-b, both synthetic. "
-            "May be repeated.",
+            help=TLE_HELP + " May be repeated.",
         ),
     ] = None,
     station: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=LAT,LON[,ALT_M]",
-            help="Ground station: degrees north and east (WGS 84), metres of altitude. May be repeated; "
-            "by default the paper's Beijing and Shanghai.",
+            metavar=STATION_FORM,
+            help=STATION_HELP + "the paper's Beijing and Shanghai.",
         ),
     ] = None,
     start: Annotated[
@@ -56,14 +64,7 @@ def passes(
     mask_deg: Annotated[
         float, typer.Option(help="Elevation at which a pass begins and ends, from 0 to below 90.")
     ] = 10.0,
-    sun_deg: Annotated[
-        float,
-        typer.Option(
-            min=-90,
-            max=90,
-            help="A pass is dark while the Sun is below this elevation at the station.",
-        ),
-    ] = -12.0,
+    sun_deg: SunOption = -12.0,
     clear_sky: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,11 +73,8 @@ def passes(
             "forecast. May be repeated.",
         ),
     ] = None,
-    persistence: Annotated[
-        float,
-        typer.Option(help="Correlation of cloud from one night to the next, from 0 to below 1."),
-    ] = 0.4,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the clouds.")] = 1,
+    persistence: PersistenceOption = 0.4,
+    seed: CloudSeedOption = 1,
     rule: Annotated[
         Literal["highest", "longest", "order"],
         typer.Option(
@@ -84,10 +82,7 @@ def passes(
             "station named first."
         ),
     ] = "highest",
-    guard_s: Annotated[
-        float,
-        typer.Option(min=0, max=86400, help="Time a terminal needs to turn to another partner."),
-    ] = 0.0,
+    guard_s: GuardOption = 0.0,
     max_age_days: Annotated[
         float,
         typer.Option(min=0, help="How far from their epoch the elements are trusted."),
@@ -157,24 +152,14 @@ def passes(
         from experiments.pass_plots import write_passes
 
         drawn = write_passes(found, out)
-    if as_json:
-        typer.echo(json.dumps(found.report(), indent=2))
-        return
-    print_passes(found, daylight)
-    for path in drawn:
-        typer.echo(str(path))
+    show(found.report(), as_json, lambda: print_passes(found, daylight), drawn)
 
 
 def qkd(
-    channel: Annotated[
-        Literal["micius2017", "jinan1-clear", "jinan1-typical"],
-        typer.Option(help="Optical downlink, and the source that goes with it."),
-    ] = "jinan1-typical",
+    channel: ChannelOption = "jinan1-typical",
     tle: Annotated[
         str | None,
-        typer.Option(
-            help="File of two-line element sets, or a shipped one: jinan1-a (default), jinan1-b, both synthetic.",
-        ),
+        typer.Option(help=TLE_HELP),
     ] = None,
     station: Annotated[
         str | None,
@@ -252,7 +237,7 @@ def qkd(
             "--fading", help="Let turbulence and pointing vary the loss from second to second."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 1,
+    seed: SeedOption = 1,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default runs/<UTC time>-qkd/.")
     ] = None,
@@ -307,20 +292,14 @@ def qkd(
     )
     with TerminalReporter(quiet=as_json) as reporter:
         outcome = run_qkd(flown, options, reporter)
-    if as_json:
-        typer.echo(json.dumps(outcome.report, indent=2))
-    else:
-        print_qkd(outcome)
+    show(outcome.report, as_json, lambda: print_qkd(outcome))
     if outcome.key_file is None:
         raise typer.Exit(1)
 
 
 def bench_bb84(
-    channel: Annotated[
-        Literal["micius2017", "jinan1-clear", "jinan1-typical"],
-        typer.Option(help="Optical downlink, and the source that goes with it."),
-    ] = "jinan1-clear",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 1,
+    channel: ChannelOption = "jinan1-clear",
+    seed: SeedOption = 1,
     peer_python: Annotated[
         Path,
         typer.Option(
@@ -339,10 +318,7 @@ def bench_bb84(
 
     with TerminalReporter(quiet=as_json) as reporter:
         found = run(channel, seed, peer_python, peer_pulses, reporter)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_bb84_bench(found)
+    show(found, as_json, lambda: print_bb84_bench(found))
 
 
 def _date(text: str) -> date:

@@ -1,44 +1,57 @@
-"""The folder of one run: what is where in it. One place for every path."""
+"""The folder that a command writes into, new or empty; and of a run of a scenario, what is where in it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tomli_w
 
 from topo.errors import InputError
-from topo.scenario import Scenario
 from topo.substrates.job import check_guest_path
+
+if TYPE_CHECKING:
+    from topo.scenario import Scenario
+
+
+def new_folder(name: str, out: Path | None) -> Path:
+    """Make `out`, or runs/<UTC time>-NAME/. Raises `InputError` unless it is new or empty and can be made."""
+    folder = out or _default(name)
+    _make(folder)
+    return folder
+
+
+def _default(name: str, now: datetime | None = None) -> Path:
+    return Path("runs") / f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}"
+
+
+def _make(folder: Path, *inside: Path) -> None:
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty; choose another folder with --out")
+        for path in (folder, *inside):
+            path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be the run folder: {error.strerror}; choose another with --out"
+        ) from error
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run; `root` is absolute."""
+    """Paths of one run, one place for all of them; `root` is absolute."""
 
     root: Path
 
     @classmethod
     def create(cls, name: str, out: Path | None, now: datetime | None = None) -> RunFolder:
-        """Make `runs/<UTC time>-<name>/`, or `out`.
-
-        Raises `InputError` unless it is new or empty and can be made.
-        """
-        stamp = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
-        root = (out or Path("runs") / f"{stamp}-{name}").absolute()
-        check_guest_path(root)
-        folder = cls(root)
-        try:
-            if root.exists() and any(root.iterdir()):
-                raise InputError(f"{root} is not empty; choose another folder with --out")
-            for path in (root, folder.captures, folder.ledgers, folder.logs, folder.private):
-                path.mkdir(parents=True, exist_ok=True)
-            folder.private.chmod(0o700)
-        except OSError as error:
-            raise InputError(
-                f"{root} cannot be the run folder: {error.strerror}; choose another with --out"
-            ) from error
+        """Make it as `new_folder` does, with its subfolders; `InputError` also for a path that no guest can be told."""
+        folder = cls((out or _default(name, now)).absolute())
+        check_guest_path(folder.root)
+        _make(folder.root, folder.captures, folder.ledgers, folder.logs, folder.private)
+        folder.private.chmod(0o700)
         return folder
 
     @property

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
-from experiments.decrypt import Findings, SaFindings
+from experiments.tables import new_table, print_table
 from gateways.esp import Refusal
+
+if TYPE_CHECKING:  # `gateway status` decrypts nothing
+    from experiments.decrypt import Findings, SaFindings
 
 _LATEST = 20
 """SAs shown: a gateway that has rekeyed all night has replaced hundreds."""
@@ -120,24 +120,3 @@ def _inside(sa: SaFindings) -> str:
 
 def _counts(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in numbers.items() if number)
-
-
-def new_table(
-    title: str, left: Iterable[str], right: Iterable[str], last: Iterable[str] = ()
-) -> Table:
-    """A table with columns to the left, numbers to the right, and more columns to the left."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for name in left:
-        table.add_column(name, no_wrap=True)
-    for name in right:
-        table.add_column(name, justify="right")
-    for name in last:
-        table.add_column(name)
-    return table
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Print a table; a file or a pipe has no width that anything must fit."""
-    needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-    wide = console if console.is_terminal else Console(width=max(console.width, needed))
-    wide.print(table)

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from experiments import hybrid_setup as setup
+from experiments.folder import new_folder
 from experiments.hybrid_setup import HybridOptions, Night
 from experiments.progress import Reporter
 from quantum.repeaters.day import Day, Watched, run
@@ -71,7 +72,7 @@ def run_fixed(
     constellation, start_s = setup.constellation(satellite), setup.start_s(options.date)
     weather = Night(setup.weather(options.weather, net.cities, start_s, 1, options.seed))
     chosen = setup.chosen_pairs(net, pairs)
-    folder = setup.new_folder("fixed", options.out)
+    folder = new_folder("hybrid-fixed", options.out)
     reporter.stage("best paths of all pairs")
     instant = np.array([start_s])
     view = net.view(constellation, instant, weather.at(instant))
@@ -134,7 +135,7 @@ def run_day(
         options.weather, net.cities, start_s, days * setup.DAY_HOURS, options.seed
     )
     watch = setup.chosen_pairs(net, pairs)
-    folder = setup.new_folder("day", options.out)
+    folder = new_folder("hybrid-day", options.out)
     reporter.stage(
         f"{steps} instants, {net.pairs} pairs, {len(satellites.names)} satellites", steps
     )

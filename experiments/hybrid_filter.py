@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from experiments import hybrid_setup as setup
+from experiments.folder import new_folder
 from experiments.hybrid import Outcome, write
 from experiments.hybrid_setup import HybridOptions
 from experiments.progress import Reporter
@@ -64,7 +65,7 @@ def run_filter(
         raise InputError("--irradiance must be 0 W/m2 or more, --visibility-km above 0")
     base = Parameters(spatial_filter=True, car_model="one_sided", field_of_view_urad=50.0)
     p = setup.parameters(options.changes, base)
-    folder = setup.new_folder("filter", options.out)
+    folder = new_folder("hybrid-filter", options.out)
     reporter.stage("pointing error and field of view")
     range_km = slant_range_km(altitude_km, elevation_deg)
     lights = sorted({*IRRADIANCES_W_m2, irradiance_W_m2})

@@ -19,6 +19,7 @@ from typing import Any, Final
 import pandas as pd
 
 from experiments import hybrid_setup as setup
+from experiments.folder import new_folder
 from experiments.hybrid import Outcome, steps_of, threshold_report, write
 from experiments.hybrid_setup import DAY_HOURS, HybridOptions
 from experiments.progress import Reporter
@@ -67,7 +68,7 @@ def run_constellation(
     net = setup.network(options)
     start_s = setup.start_s(options.date)
     sky = setup.weather(options.weather, net.cities, start_s, DAY_HOURS, options.seed)
-    folder = setup.new_folder("constellation", options.out)
+    folder = new_folder("hybrid-constellation", options.out)
     work = _Work(net, sky, start_s, steps, 60 * step_min, options.router)
     reporter.stage("constellations over a day", len(fleets) + 1)
     found: list[Day] = []

@@ -20,9 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.hybrid_plots import GROUND, SPACE, new_figure, save
+from experiments.drawing import GREY, STYLE, save
+from experiments.hybrid_plots import GROUND, SPACE, new_figure
 from experiments.hybrid_setup import bits
-from experiments.plots import GREY, STYLE
 from quantum.repeaters.cities import EARTH_KM, City
 from quantum.repeaters.constellation import Constellation, FixedSatellite
 from quantum.repeaters.network import Network

@@ -8,7 +8,6 @@ numbers are worth and whether the weather was made up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from textwrap import fill
 from typing import Any, Final
 
@@ -17,21 +16,15 @@ import matplotlib.dates as mdates
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from experiments.drawing import GREY, STYLE, empty_figure, save
 from experiments.hybrid import Outcome
-from experiments.plots import DPI, GREY, STYLE
+from experiments.hybrid_setup import KIND_NAMES
 from quantum.repeaters.threshold import LogNormal
 
 GROUND, SEGMENTED, SPACE, HYBRID, FAIL = "#0072B2", "#56B4E9", "#000000", "#D55E00", "#bbbbbb"
 COLOURS: Final = {"ground": GROUND, "space": SPACE, "hybrid": HYBRID, "fail": FAIL}
-NAMES: Final = {
-    "ground": "fibre only",
-    "space": "satellite only",
-    "hybrid": "both",
-    "fail": "no key",
-}
 MARKS: Final = {"ground": "o", "space": "s", "hybrid": "^", "fail": "x"}
 BIN_KM: Final = 50.0
 STRETCHES: Final = 96
@@ -39,16 +32,9 @@ LEAST_SKP: Final = 1e-11
 """Lowest drawn: a tenth of a bit per second at 10 GHz."""
 
 
-def save(figure: Figure, folder: Path, stem: str) -> None:
-    """As PNG and SVG."""
-    figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{stem}.png", dpi=DPI)
-
-
 def new_figure(width_in: float, height_in: float, report: Mapping[str, Any]) -> Figure:
     """An empty figure with the foot that says what the numbers are worth."""
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(width_in, height_in)
     foot = f"{report['label']}; {report['weather']}"
     figure.supxlabel(fill(foot, round(14 * width_in)), fontsize=7, color=GREY, x=0.01, ha="left")
     return figure
@@ -88,8 +74,8 @@ def _scatter(axis: Axes, pairs: pd.DataFrame, report: Mapping[str, Any]) -> None
     kind, skr = pairs[f"kind_{router}"], pairs[f"skr_bit_s_{router}"]
     cut = (pairs["fibre_segments"] > 1) | (pairs[f"hops_{router}"] > 1)
     groups = {
-        ("space", SPACE, NAMES["space"]): kind == "space",
-        ("hybrid", HYBRID, NAMES["hybrid"]): kind == "hybrid",
+        ("space", SPACE, KIND_NAMES["space"]): kind == "space",
+        ("hybrid", HYBRID, KIND_NAMES["hybrid"]): kind == "hybrid",
         ("ground", GROUND, "fibre only, one link"): (kind == "ground") & ~cut,
         ("ground", SEGMENTED, "fibre only, several links"): (kind == "ground") & cut,
     }
@@ -143,7 +129,7 @@ def _histogram(axis: Axes, pairs: pd.DataFrame, found: Mapping[str, Any], router
 
 def _counts(axis: Axes, report: Mapping[str, Any]) -> None:
     """Counts of each kind, both routers: the chosen one full, the other hatched."""
-    kinds = list(NAMES)
+    kinds = list(KIND_NAMES)
     height = 0.38
     for place, (router, found) in enumerate(sorted(report["routers"].items(), reverse=True)):
         y = np.arange(len(kinds)) + (place - 0.5) * height
@@ -167,7 +153,7 @@ def _counts(axis: Axes, report: Mapping[str, Any]) -> None:
                 va="center",
                 fontsize=7,
             )
-    axis.set_yticks(range(len(kinds)), [NAMES[kind] for kind in kinds])
+    axis.set_yticks(range(len(kinds)), [KIND_NAMES[kind] for kind in kinds])
     axis.invert_yaxis()
     axis.set(xlabel="pairs")
     axis.set_xlim(
@@ -214,7 +200,9 @@ def day_figure(minutes: pd.DataFrame, report: Mapping[str, Any]) -> Figure:
         shares = one["share_of_time"]
         top.set_title(
             f"{one['pair']}, {one['distance_km']:.0f} km\n"
-            + ", ".join(f"{NAMES[kind]} {share:.0%}" for kind, share in shares.items() if share)
+            + ", ".join(
+                f"{KIND_NAMES[kind]} {share:.0%}" for kind, share in shares.items() if share
+            )
             + (f"; under 1 bit/s {dry:.0%}" if (dry := one["under_1_bit_s"]) else ""),
             loc="left",
             fontsize=9,
@@ -227,7 +215,9 @@ def day_figure(minutes: pd.DataFrame, report: Mapping[str, Any]) -> Figure:
     grid[1, 0].set_ylabel("BSM fidelity")
     grid[2, 0].set_ylabel("weather loss (dB)")
     for name in ("ground", "space", "hybrid", "fail"):
-        grid[0, -1].plot([], [], MARKS[name], color=COLOURS[name], markersize=4, label=NAMES[name])
+        grid[0, -1].plot(
+            [], [], MARKS[name], color=COLOURS[name], markersize=4, label=KIND_NAMES[name]
+        )
     grid[0, -1].plot([], [], color=SEGMENTED, label="direct fibre")
     figure.legend(*grid[0, -1].get_legend_handles_labels(), loc="outside upper right", ncols=5)
     figure.suptitle(
@@ -248,9 +238,9 @@ def kinds_figure(tables: Mapping[str, pd.DataFrame], report: Mapping[str, Any]) 
     when = pd.to_datetime(kinds["unix_s"], unit="s", utc=True)
     left.stackplot(
         when,
-        *(kinds[name] for name in NAMES),
-        colors=[COLOURS[name] for name in NAMES],
-        labels=list(NAMES.values()),
+        *(kinds[name] for name in KIND_NAMES),
+        colors=[COLOURS[name] for name in KIND_NAMES],
+        labels=list(KIND_NAMES.values()),
         alpha=0.85,
         linewidth=0,
     )
@@ -258,7 +248,7 @@ def kinds_figure(tables: Mapping[str, pd.DataFrame], report: Mapping[str, Any]) 
     left.xaxis.set_major_locator(locator)
     left.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     left.set(xlabel="UTC", ylabel="pairs", xlim=_span(when))
-    left.set_ylim(0, kinds[list(NAMES)].sum(axis=1).max())
+    left.set_ylim(0, kinds[list(KIND_NAMES)].sum(axis=1).max())
     left.set_title(f"Best path of every pair, router “{report['router']}”", loc="left")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4)
     by_space = pairs["key_bits_space"] + pairs["key_bits_hybrid"]

@@ -37,6 +37,13 @@ MIN_KM: Final = 1.0
 """Two cities closer than this are one node to a network of trunk links: no link is computed for them."""
 PACKAGES: Final = ("qntn", "numpy", "scipy")
 DAY_HOURS: Final = 24.0
+KIND_NAMES: Final = {
+    "ground": "fibre only",
+    "space": "satellite only",
+    "hybrid": "both",
+    "fail": "no key",
+}
+"""Kinds of path (`quantum.repeaters.routing.Kind`) as tables and pictures name them."""
 
 
 @dataclass(frozen=True)
@@ -282,18 +289,3 @@ def heading(
             **{package: importlib.metadata.version(package) for package in PACKAGES},
         },
     }
-
-
-def new_folder(name: str, out: Path | None) -> Path:
-    """`out`, or runs/<UTC time>-hybrid-NAME/; `InputError` unless it is new or empty and can be made."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = out or Path("runs") / f"{stamp}-hybrid-{name}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty; choose another folder with --out")
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made: {error.strerror}; choose another with --out"
-        ) from error
-    return folder

@@ -23,6 +23,7 @@ from typing import Any, Final
 import pandas as pd
 
 from experiments import hybrid_setup as setup
+from experiments.folder import new_folder
 from experiments.hybrid import Outcome, steps_of, write
 from experiments.hybrid_fleet import STEP_MIN
 from experiments.hybrid_setup import DAY_HOURS, HybridOptions
@@ -225,7 +226,7 @@ def _check(point: Point) -> None:
 def _folder(out: Path | None) -> Path:
     """A new folder, or that of a sweep to go on with; `InputError` for one of something else."""
     is_sweep = out is not None and (out / "points").is_dir()
-    folder = out if out is not None and is_sweep else setup.new_folder("sweep", out)
+    folder = out if out is not None and is_sweep else new_folder("hybrid-sweep", out)
     (folder / "points").mkdir(exist_ok=True)
     return folder
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.drawing import PALETTE, STYLE, save
 from experiments.hybrid import Outcome
-from experiments.hybrid_plots import new_figure, save
-from experiments.hybrid_trade_plots import LINES, MARKS, PALETTE
-from experiments.plots import STYLE
+from experiments.hybrid_plots import new_figure
+from experiments.hybrid_trade_plots import LINES, MARKS
 
 
 def write_sweep(outcome: Outcome) -> None:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from experiments.hybrid import Outcome
-from experiments.hybrid_setup import bits
-
-KINDS: Final = {
-    "ground": "fibre only",
-    "space": "satellite only",
-    "hybrid": "both",
-    "fail": "no key",
-}
+from experiments.hybrid_setup import KIND_NAMES, bits
+from experiments.tables import print_table
 
 
 def print_fixed(outcome: Outcome) -> None:
@@ -28,10 +21,12 @@ def print_fixed(outcome: Outcome) -> None:
     table = _table(
         f"{report['pairs']} pairs of {report['cities']} cities, {report['constellation']}",
         ["router"],
-        [*KINDS.values(), "threshold"],
+        [*KIND_NAMES.values(), "threshold"],
     )
     for router, found in report["routers"].items():
-        table.add_row(router, *(str(found[kind]) for kind in KINDS), _threshold(found["threshold"]))
+        table.add_row(
+            router, *(str(found[kind]) for kind in KIND_NAMES), _threshold(found["threshold"])
+        )
     _print(console, table)
     _print_paths(console, report["paths"])
     split = report["split_distance_km"]
@@ -49,28 +44,28 @@ def print_day(outcome: Outcome) -> None:
     table = _table(
         f"{report['days']:g} d of {report['pairs']} pairs, {report['constellation']}",
         ["router"],
-        ["key", *(f"{name}, of the time" for name in KINDS.values()), "threshold"],
+        ["key", *(f"{name}, of the time" for name in KIND_NAMES.values()), "threshold"],
     )
     for router, found in report["routers"].items():
         shares = found["share_of_time"]
         table.add_row(
             router,
             bits(found["key_bits"]),
-            *(f"{shares[kind]:.1%}" for kind in KINDS),
+            *(f"{shares[kind]:.1%}" for kind in KIND_NAMES),
             _threshold(found["threshold"]),
         )
     _print(console, table)
     table = _table(
         f"watched pairs, router {report['router']}",
         ["pair"],
-        ["km", "key", *KINDS.values(), "under 1 bit/s", "satellite in sight", "fidelity"],
+        ["km", "key", *KIND_NAMES.values(), "under 1 bit/s", "satellite in sight", "fidelity"],
     )
     for one in report["watched"]:
         table.add_row(
             one["pair"],
             f"{one['distance_km']:.0f}",
             bits(one["key_bits"]),
-            *(f"{one['share_of_time'][kind]:.1%}" for kind in KINDS),
+            *(f"{one['share_of_time'][kind]:.1%}" for kind in KIND_NAMES),
             f"{one['under_1_bit_s']:.1%}",
             f"{one['satellite_in_sight']:.1%}",
             "-" if one["fidelity"] is None else f"{one['fidelity']:.4f}",
@@ -236,7 +231,7 @@ def _print_paths(console: Console, paths: Sequence[Mapping[str, Any]]) -> None:
             text += f" {'⇡' if link == 'satellite' else '─'} {city}"
         table.add_row(
             text,
-            KINDS[path["kind"]],
+            KIND_NAMES[path["kind"]],
             f"{bits(path['skr_bit_s'])}/s" if path["skr_bit_s"] else "-",
             f"{path['fidelity']:.4f}" if path["skr_bit_s"] else "-",
         )
@@ -272,12 +267,7 @@ def _number(value: float | None, form: str, factor: float = 1.0) -> str:
 
 
 def _print(console: Console, table: Table) -> None:
-    """As wide as it needs to be where it goes to a file or a pipe."""
-    if not console.is_terminal:
-        options = console.options.update(max_width=1000)
-        needed = Measurement.get(console, options, table).maximum
-        console = Console(width=max(console.width, needed))
-    console.print(table)
+    print_table(console, table)
     console.print()
 
 

@@ -14,13 +14,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from experiments.drawing import GREY, PALETTE, STYLE, save
 from experiments.hybrid import Outcome
 from experiments.hybrid_filter import SHOWN_POINTINGS_URAD
 from experiments.hybrid_fleet import REACH_KM
-from experiments.hybrid_plots import new_figure, save
-from experiments.plots import GREY, STYLE
+from experiments.hybrid_plots import new_figure
 
-PALETTE: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES: Final = ("-", "--", "-.", ":")
 MARKS: Final = ("o", "s", "^", "D", "v", "P", "X")
 

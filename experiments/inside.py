@@ -1,7 +1,7 @@
 """The program that a substrate runs: every arm of a run, one after the other.
 
 `python -m experiments.inside FOLDER ARM...` reads `FOLDER/scenario.toml` and speaks JSON, one event a line, on
-standard output. It needs root in a kernel with netem; `experiments.paper` starts it in one.
+standard output. It needs root in a kernel with netem; `experiments.run` starts it in one.
 """
 
 from __future__ import annotations

@@ -12,17 +12,15 @@ from typing import Any, Final
 import matplotlib as mpl
 import matplotlib.dates as mdates
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from experiments.plots import DPI, GREY, STYLE
+from experiments.drawing import GREY, PALETTE, STYLE, empty_figure, save
 from kms.demand import PairPool
 from kms.missions import Fate, MissionPlan, PlannedPass
 from topo.space.stations import Station
 
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 WIDTH_IN: Final = 12.0
 CLOUD: Final = "#cfd8e3"
 DRY: Final = "#f6c9c0"
@@ -50,10 +48,7 @@ def write_figures(plan: MissionPlan, folder: Path, zone: tzinfo) -> list[Path]:
     written = []
     with mpl.rc_context(STYLE):
         for stem, draw in (("timeline", timeline_figure), ("pools", pools_figure)):
-            figure = draw(plan, zone)
-            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{stem}.png", dpi=DPI)
-            written += [folder / f"{stem}.png", folder / f"{stem}.svg"]
+            written += save(draw(plan, zone), folder, stem)
     return written
 
 
@@ -65,11 +60,11 @@ def timeline_figure(plan: MissionPlan, zone: tzinfo) -> Figure:
     """
     options = plan.options
     stations = list(reversed(options.stations))
-    figure = _figure(1.15 * len(stations) + 1.4)
+    figure = empty_figure(WIDTH_IN, 1.15 * len(stations) + 1.4)
     axis = figure.subplots()
     most = max((one.key_bytes for one in plan.passes), default=0) or 1
     satellites = [satellite.name for satellite in options.satellites]
-    colours = {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(satellites)}
+    colours = {name: PALETTE[at % len(PALETTE)] for at, name in enumerate(satellites)}
     for lane, station in enumerate(stations):
         axis.axhline(lane, color="#bbbbbb", linewidth=0.8)
         _overcast(axis, plan, station, lane)
@@ -107,7 +102,7 @@ def pools_figure(plan: MissionPlan, zone: tzinfo) -> Figure:
     The dashed line is the low-water mark, red a time without key, a triangle a relay.
     """
     pools = list(plan.pools.values())
-    figure = _figure(1.75 * (len(pools) + 1) + 0.9)
+    figure = empty_figure(WIDTH_IN, 1.75 * (len(pools) + 1) + 0.9)
     *panels, last = figure.subplots(len(pools) + 1, 1, sharex=True, squeeze=False).flat
     for axis, pool in zip(panels, pools, strict=True):
         _pool(axis, plan, pool)
@@ -150,7 +145,7 @@ def _overcast(axis: Axes, plan: MissionPlan, station: Station, lane: int) -> Non
 
 def _pool(axis: Axes, plan: MissionPlan, pool: PairPool) -> None:
     demand = pool.demand
-    colour = COLOURS[list(plan.pools).index(demand.pair) % len(COLOURS)]
+    colour = PALETTE[list(plan.pools).index(demand.pair) % len(PALETTE)]
     times = [_number(at) for at, _ in pool.levels]
     kbit = [bits / 1e3 for _, bits in pool.levels]
     axis.plot(times, kbit, color=colour, linewidth=1.2)
@@ -217,7 +212,7 @@ def _waiting(axis: Axes, plan: MissionPlan) -> None:
             times,
             kbit,
             where="post",
-            color=COLOURS[at % len(COLOURS)],
+            color=PALETTE[at % len(PALETTE)],
             linewidth=1.1,
             label=station.name,
         )
@@ -238,9 +233,3 @@ def _days(axis: Axes, plan: MissionPlan, zone: tzinfo) -> None:
 def _number(at: datetime) -> float:
     """An instant on a time axis."""
     return float(mdates.date2num(at))  # type: ignore[no-untyped-call]
-
-
-def _figure(height_in: float) -> Figure:
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

@@ -6,10 +6,11 @@ from datetime import datetime, tzinfo
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from experiments.missions import describe_pool, describe_station
+from experiments.passes import clock_text
+from experiments.tables import print_table
 from kms.demand import PairPool
 from kms.missions import Fate, MissionPlan, PlannedPass
 from topo.space.allocation import clash
@@ -19,11 +20,8 @@ def print_plan(plan: MissionPlan, zone: tzinfo) -> None:
     """Print the missions, the stations, the pairs and what was assumed."""
     console = Console()
     for table in (_missions(plan, zone), _stations(plan), _pairs(plan)):
-        needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        # A file or a pipe has no width that anything must fit.
-        wide = console if console.is_terminal else Console(width=max(console.width, needed))
-        wide.print(table)
-        wide.print()
+        print_table(console, table)
+        console.print()
     for line in _notes(plan):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -45,8 +43,8 @@ def _missions(plan: MissionPlan, zone: tzinfo) -> Table:
             f"{contact.night:%d %b}" if is_first else "",
             contact.station.name,
             *([contact.satellite.name] if several else []),
-            _clock(contact.aos, zone),
-            _clock(contact.los, zone),
+            clock_text(contact.aos, zone),
+            clock_text(contact.los, zone),
             f"{contact.culmination_deg:.1f}°",
             f"{8 * one.key_bytes / 1e3:.0f}",
             f"on {one.trigger}",
@@ -157,8 +155,3 @@ def _table(title: str, left: list[str], right: list[str], more: list[str] | None
         for column in columns:
             table.add_column(column, justify="right" if justify == "right" else "left")
     return table
-
-
-def _clock(instant: datetime, zone: tzinfo) -> str:
-    """Time of day to the second, rounded."""
-    return f"{datetime.fromtimestamp(round(instant.timestamp()), zone):%H:%M:%S}"

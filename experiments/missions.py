@@ -10,11 +10,10 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from experiments.passes import PAPER_STATIONS
+from experiments.passes import PAPER_STATIONS, iso
 from kms.demand import DAY_S, Demand, PairPool
 from kms.missions import Fate, MissionPlan, PlannedPass, Trigger
 from kms.waiting import Relay
@@ -90,8 +89,8 @@ def report(plan: MissionPlan) -> dict[str, Any]:
             {"name": satellite.name, "elements": satellite.tle.place}
             for satellite in options.satellites
         ],
-        "from": _iso(options.start),
-        "to": _iso(options.end),
+        "from": iso(options.start),
+        "to": iso(options.end),
         "channel": options.channel,
         "mask_deg": options.mask_deg,
         "policy": options.policy,
@@ -110,14 +109,14 @@ def report(plan: MissionPlan) -> dict[str, Any]:
             {
                 "satellite": block.satellite,
                 "station": block.station,
-                "made_at": _iso(block.made_at),
+                "made_at": iso(block.made_at),
                 "bits": 8 * left_bytes,
             }
             for block, left_bytes in plan.waiting
         ],
         "alarms": [
             {
-                "at": _iso(alarm.at),
+                "at": iso(alarm.at),
                 "kind": alarm.kind.value,
                 "pair": alarm.where,
                 "detail": alarm.detail,
@@ -164,7 +163,7 @@ def describe_pool(plan: MissionPlan, pool: PairPool) -> dict[str, Any]:
         else outlook.exhausted_in_s / DAY_S,
         "days_without_key": dry_s / DAY_S,
         "outages": [
-            {"from": _iso(outage.start), "to": outage.end and _iso(outage.end)}
+            {"from": iso(outage.start), "to": outage.end and iso(outage.end)}
             for outage in pool.outages
         ],
     }
@@ -177,8 +176,8 @@ def describe_pass(one: PlannedPass) -> dict[str, Any]:
         "satellite": contact.satellite.name,
         "station": contact.station.name,
         "night": contact.night.isoformat(),
-        "aos": _iso(contact.aos),
-        "los": _iso(contact.los),
+        "aos": iso(contact.aos),
+        "los": iso(contact.los),
         "culmination_deg": round(contact.culmination_deg, 2),
         "fate": one.fate.value,
         "trigger": one.trigger and one.trigger.value,
@@ -190,12 +189,12 @@ def describe_pass(one: PlannedPass) -> dict[str, Any]:
 def describe_relay(relay: Relay) -> dict[str, Any]:
     """One relay: which key was K1, which K2, and what was spent of both."""
     return {
-        "at": _iso(relay.at),
+        "at": iso(relay.at),
         "satellite": relay.k1.satellite,
         "k1_station": relay.k1.station,
-        "k1_made_at": _iso(relay.k1.made_at),
+        "k1_made_at": iso(relay.k1.made_at),
         "k2_station": relay.k2.station,
-        "k2_made_at": _iso(relay.k2.made_at),
+        "k2_made_at": iso(relay.k2.made_at),
         "waited_days": relay.waited_s / DAY_S,
         "block_bits": 8 * relay.block_bytes,
         "pool_bits": relay.pool_bits,
@@ -211,7 +210,7 @@ def write_plan(plan: MissionPlan, folder: Path) -> list[Path]:
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     passes = [describe_pass(one) for one in plan.passes]
     levels = (
-        {"pair": pool.demand.name, "at": _iso(at), "level_bits": round(bits, 3)}
+        {"pair": pool.demand.name, "at": iso(at), "level_bits": round(bits, 3)}
         for pool in plan.pools.values()
         for at, bits in pool.levels
     )
@@ -224,20 +223,6 @@ def write_plan(plan: MissionPlan, folder: Path) -> list[Path]:
         _write_csv(folder / "pools.csv", levels),
         _write_csv(folder / "alarms.csv", found["alarms"]),
     ]
-
-
-def new_folder(out: Path | None) -> Path:
-    """`out`, or runs/<UTC time>-missions/; `InputError` unless it is new or empty and can be made."""
-    folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-missions"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty; choose another folder with --out")
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made: {error.strerror}; choose another folder with --out"
-        ) from error
-    return folder
 
 
 def _write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
@@ -278,7 +263,3 @@ def _whole_number(text: str, whole: str) -> int:
         return int(text)
     except ValueError:
         raise InputError(f"{whole!r}: {text!r} is not a whole number") from None
-
-
-def _iso(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

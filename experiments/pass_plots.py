@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,14 +17,15 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import MultipleLocator
 
-from experiments.passes import ListedPass, PassList
-from experiments.plots import DASHED, DPI, GREY, STYLE
+from experiments.drawing import GREY, PALETTE, STYLE, empty_figure, save
+from experiments.folder import new_folder
+from experiments.looks import DASHED
+from experiments.passes import ListedPass, PassList, clock_text
 from topo.errors import InputError
 from topo.space.contacts import Contact
 from topo.space.orbit import Satellite
@@ -32,7 +33,6 @@ from topo.space.stations import WGS84_RADIUS_KM, Station, below
 
 FloatArray = npt.NDArray[np.float64]
 
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MAP_IN: Final = 7.6
 """The longer side of the map's frame, or less."""
 FRAME_IN: Final = (0.8, 0.9)
@@ -57,7 +57,7 @@ def write_passes(found: PassList, out: Path | None) -> list[Path]:
     drawn = [one for one in found.passes if one.is_usable] or list(found.passes)
     if not drawn:
         raise InputError(f"no pass above {found.options.mask_deg:g} degrees, so nothing to plot")
-    folder = _new_folder(out)
+    folder = new_folder("passes", out).absolute()
     written = [folder / "passes.json"]
     written[0].write_text(json.dumps(found.report(), indent=2) + "\n", encoding="utf-8")
     with mpl.rc_context(STYLE):
@@ -65,9 +65,7 @@ def write_passes(found: PassList, out: Path | None) -> list[Path]:
             ("sky", sky_figure(drawn, found)),
             ("ground-track", ground_track_figure(drawn, found)),
         ):
-            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{stem}.png", dpi=DPI)
-            written += [folder / f"{stem}.png", folder / f"{stem}.svg"]
+            written += save(figure, folder, stem)
     return written
 
 
@@ -80,8 +78,7 @@ def sky_figure(passes: Sequence[ListedPass], found: PassList) -> Figure:
     shown = passes[:MOST_PASSES]
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(max(5.0, 3.3 * columns), 3.6 * rows + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(max(5.0, 3.3 * columns), 3.6 * rows + 0.3)
     colours = _colours(found)
     for place, one in enumerate(shown):
         axis = figure.add_subplot(rows, columns, place + 1, projection="polar")
@@ -169,8 +166,8 @@ def _sky_panel(axis: PolarAxes, one: ListedPass, colour: str, zone: tzinfo) -> N
     )
     verdict = one.terminal_verdict if one.is_usable else one.sky_verdict
     axis.set_title(
-        f"{contact.station.name}, {contact.aos.astimezone(zone):%d %b %Y}\n{_clock(contact.aos, zone)}–"
-        f"{_clock(contact.los, zone)}, {contact.culmination_deg:.1f}°\n{verdict}",
+        f"{contact.station.name}, {contact.aos.astimezone(zone):%d %b %Y}\n{clock_text(contact.aos, zone)}–"
+        f"{clock_text(contact.los, zone)}, {contact.culmination_deg:.1f}°\n{verdict}",
         fontsize=8,
         color=colour,
     )
@@ -260,10 +257,7 @@ def _map(low: FloatArray, high: FloatArray) -> tuple[Figure, Axes]:
     scale = 1 / max(np.cos(np.radians((south + north) / 2)), 0.2)
     ratio = scale * (north - south) / (east - west)
     width_in = float(np.clip(MAP_IN / ratio, 4.0, MAP_IN))
-    figure = Figure(
-        figsize=(width_in + FRAME_IN[0], width_in * ratio + FRAME_IN[1]), layout="constrained"
-    )
-    FigureCanvasAgg(figure)
+    figure = empty_figure(width_in + FRAME_IN[0], width_in * ratio + FRAME_IN[1])
     axis = figure.subplots()
     for one, degrees in ((axis.xaxis, east - west), (axis.yaxis, north - south)):
         step = next(step for step in (5, 10, 15, 30, 60) if degrees / step < 12)
@@ -310,7 +304,7 @@ def _title(found: PassList, shown: int, available: int, kind: str) -> str:
 
 def _colours(found: PassList) -> dict[str, str]:
     stations = found.options.stations
-    return {one.name: COLOURS[n % len(COLOURS)] for n, one in enumerate(stations)}
+    return {one.name: PALETTE[n % len(PALETTE)] for n, one in enumerate(stations)}
 
 
 def _line(one: ListedPass, colour: str) -> dict[str, Any]:
@@ -396,21 +390,3 @@ def _unbroken(longitude_deg: FloatArray) -> FloatArray:
 def _degrees(value: float, positive: str, negative: str) -> str:
     side = positive if value > 0 else negative if value < 0 else ""
     return f"{abs(value):g}°{side}"
-
-
-def _clock(instant: datetime, zone: tzinfo) -> str:
-    return f"{datetime.fromtimestamp(round(instant.timestamp()), zone):%H:%M:%S}"
-
-
-def _new_folder(out: Path | None) -> Path:
-    """Make the folder; `InputError` unless it is new or empty and can be made."""
-    folder = (out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-passes").absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty; choose another folder with --out")
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written: {error.strerror}; choose another folder with --out"
-        ) from error
-    return folder

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, tzinfo
+from datetime import datetime
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
-from experiments.passes import ListedPass, PassList
+from experiments.passes import ListedPass, PassList, clock_text, rounded
+from experiments.tables import needed_width, print_table
 
 
 def print_passes(found: PassList, daylight: bool) -> None:
@@ -18,12 +18,9 @@ def print_passes(found: PassList, daylight: bool) -> None:
     shown = [one for one in found.passes if one.is_dark or daylight]
     if shown:
         table = _table(found, shown, is_wide=True)
-        needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        if not console.is_terminal:  # a file or a pipe has no width that anything must fit
-            console = Console(width=max(console.width, needed))
-        elif needed > console.width:
+        if console.is_terminal and needed_width(console, table) > console.width:
             table = _table(found, shown, is_wide=False)
-        console.print(table)
+        print_table(console, table)
     for line in _notes(found, len(shown)):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -52,7 +49,7 @@ def _table(found: PassList, shown: list[ListedPass], *, is_wide: bool) -> Table:
     day = None
     for one in shown:
         contact, sky = one.contact, one.contact.sky
-        before, day = day, f"{_rounded(contact.aos, zone):%d %b}"
+        before, day = day, f"{rounded(contact.aos, zone):%d %b}"
         sun = f"{sky.sun_elevation_deg:.0f}°"
         details = (
             f"{contact.aos_azimuth_deg:.0f}→{contact.los_azimuth_deg:.0f}°",
@@ -65,8 +62,8 @@ def _table(found: PassList, shown: list[ListedPass], *, is_wide: bool) -> Table:
             day if day != before else "",
             contact.station.name,
             *([contact.satellite.name] if len(names) > 1 else []),
-            _clock(contact.aos, zone),
-            _clock(contact.los, zone),
+            clock_text(contact.aos, zone),
+            clock_text(contact.los, zone),
             f"{contact.duration_s:.0f}",
             f"{contact.culmination_deg:.1f}°",
             *(details if is_wide else (sun,)),
@@ -97,12 +94,3 @@ def _notes(found: PassList, shown: int) -> list[str]:
         "cloud is not modelled (--clear-sky)" if not options.clouds else options.clouds.describe(),
         f"one optical terminal a satellite, one a station: of passes that clash {chosen} is granted",
     ]
-
-
-def _clock(instant: datetime, zone: tzinfo) -> str:
-    return f"{_rounded(instant, zone):%H:%M:%S}"
-
-
-def _rounded(instant: datetime, zone: tzinfo) -> datetime:
-    """An instant in a zone, rounded to the second."""
-    return datetime.fromtimestamp(round(instant.timestamp()), zone)

@@ -120,7 +120,7 @@ class PassList:
                     "name": satellite.name,
                     "number": satellite.tle.number,
                     "elements": satellite.tle.place,
-                    "epoch": _iso(satellite.tle.epoch),
+                    "epoch": iso(satellite.tle.epoch),
                 }
                 for satellite in self.satellites
             ],
@@ -133,8 +133,8 @@ class PassList:
                 }
                 for station in options.stations
             ],
-            "from": _iso(self.start),
-            "to": _iso(self.end),
+            "from": iso(self.start),
+            "to": iso(self.end),
             "night": options.night and options.night.isoformat(),
             "mask_deg": options.mask_deg,
             "sun_below_deg": options.sun_below_deg,
@@ -152,9 +152,9 @@ def describe(listed: ListedPass) -> dict[str, Any]:
         "satellite": contact.satellite.name,
         "station": contact.station.name,
         "night": contact.night.isoformat(),
-        "aos": _iso(contact.aos),
-        "culmination": _iso(contact.culmination),
-        "los": _iso(contact.los),
+        "aos": iso(contact.aos),
+        "culmination": iso(contact.culmination),
+        "los": iso(contact.los),
         "duration_s": round(contact.duration_s, 3),
         "culmination_deg": round(contact.culmination_deg, 3),
         "aos_azimuth_deg": round(contact.aos_azimuth_deg, 2),
@@ -301,6 +301,16 @@ def parse_instant(text: str, zone: tzinfo) -> datetime:
     return instant if instant.tzinfo else instant.replace(tzinfo=zone)
 
 
+def clock_text(instant: datetime, zone: tzinfo) -> str:
+    """Time of day in a zone, rounded to the second."""
+    return f"{rounded(instant, zone):%H:%M:%S}"
+
+
+def rounded(instant: datetime, zone: tzinfo) -> datetime:
+    """An instant in a zone, rounded to the second."""
+    return datetime.fromtimestamp(round(instant.timestamp()), zone)
+
+
 def _interval(options: PassOptions, satellite: Satellite) -> tuple[datetime, datetime]:
     asked = options.night or options.start
     if asked is not None and asked.year not in YEARS:
@@ -339,5 +349,6 @@ def _check_names(what: str, names: Sequence[str]) -> None:
         raise InputError(f"two of the name {twice[0]}: give every {what} a name of its own")
 
 
-def _iso(instant: datetime) -> str:
+def iso(instant: datetime) -> str:
+    """An instant in UTC, ISO 8601, to the millisecond."""
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

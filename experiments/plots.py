@@ -1,15 +1,11 @@
 """The paper's figures 12 and 14, from this run's samples, beside prediction and publication.
 
-Every function returns a matplotlib `Figure` made without pyplot, so nothing is shared between
-figures and no display is needed. Colours are Okabe and Ito's, told apart by every kind of colour
-vision; line style and hatch repeat what colour says.
+Every arm has its own look (`experiments.looks`): line style and hatch repeat what colour says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, Final, Literal
@@ -19,73 +15,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from experiments.drawing import GREY, STYLE, empty_figure, save
+from experiments.looks import Look, looks
 from experiments.samples import rtts_ms
 from experiments.statistics import jitter
 from experiments.summary import Arm, Summary
 
 FloatArray = npt.NDArray[np.float64]
 
-DPI: Final = 150
-GREY: Final = "#555555"
 BAND_ALPHA: Final = 0.1
 CONSTANT_WITHIN_MS: Final = 0.01
 """RTTs closer together than this are drawn as one level."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How an arm is named and drawn."""
-
-    name: str
-    detail: str
-    colour: str
-    line: Any
-    marker: str
-
-    @property
-    def title(self) -> str:
-        """Name and detail in one line."""
-        return f"{self.name}, {self.detail}" if self.detail else self.name
-
-
-DASHED: Final = (0, (3, 3))
-LOOKS: Final = {
-    "satellite": Look("satellite leg", "VSAT – 5GC", "#0072B2", "-", "o"),
-    "plain": Look("5G plain", "UE – DN", "#D55E00", "-", "s"),
-    "encrypted": Look("5G encrypted", "UE – DN", "#009E73", "-", "^"),
-    "encrypted_same_radio": Look("5G encrypted", "plain arm's radio", "#CC79A7", DASHED, "D"),
-}
-_SPARE: Final = ("#56B4E9", "#E69F00", "#000000", "#F0E442")
-
-STYLE: Final[Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "svg.hashsalt": "qntn",  # the same figure gives the same bytes
-    "svg.fonttype": "path",
-}
-
-
-def looks(arms: list[str]) -> dict[str, Look]:
-    """The look of each arm; arms of other experiments get spare colours and their own names."""
-    others = [arm for arm in arms if arm not in LOOKS]
-    spare = dict(zip(others, islice(cycle(_SPARE), len(others)), strict=True))
-    return {
-        arm: LOOKS.get(arm) or Look(arm.replace("_", " "), "", spare[arm], "-.", "v")
-        for arm in arms
-    }
 
 
 def rtt_figure(samples: pd.DataFrame, summary: Summary) -> Figure:
@@ -98,7 +42,7 @@ def rtt_figure(samples: pd.DataFrame, summary: Summary) -> Figure:
     styles = looks(list(rtts))
     columns = min(2, len(rtts))
     rows = -(-len(rtts) // columns)
-    figure = _figure(5.2 * columns, 3.0 * rows + 0.3)
+    figure = empty_figure(5.2 * columns, 3.0 * rows + 0.3)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for letter, axis, (arm, rtt) in zip(ascii_lowercase, axes, rtts.items(), strict=False):
         lost = int(np.isnan(rtt).sum())
@@ -124,7 +68,7 @@ def rtt_figure(samples: pd.DataFrame, summary: Summary) -> Figure:
 def comparison_figure(samples: pd.DataFrame, summary: Summary) -> Figure:
     """Figure 12 d: RTT in ms of all arms in one line chart, and their means as bars."""
     rtts = rtts_ms(samples)
-    figure = _figure(11.0, 4.2)
+    figure = empty_figure(11.0, 4.2)
     lines, bars = figure.subplots(1, 2, width_ratios=[3, 2])
     _line_chart(lines, rtts, "RTT (ms)")
     _bar_chart(bars, summary, "mean_ms", "mean RTT (ms)")
@@ -134,7 +78,7 @@ def comparison_figure(samples: pd.DataFrame, summary: Summary) -> Figure:
 def jitter_figure(samples: pd.DataFrame, summary: Summary) -> Figure:
     """Figure 14: jitter |T_i - T_(i-1)| in ms of every probe, and its mean as bars."""
     rtts = rtts_ms(samples)
-    figure = _figure(11.0, 4.2)
+    figure = empty_figure(11.0, 4.2)
     lines, bars = figure.subplots(1, 2, width_ratios=[3, 2])
     _line_chart(lines, {arm: jitter(rtt) for arm, rtt in rtts.items()}, "jitter (ms)", first=1)
     _bar_chart(bars, summary, "jitter_ms", "mean jitter (ms)")
@@ -147,7 +91,7 @@ def ecdf_figure(samples: pd.DataFrame, summary: Summary) -> Figure:
     Triangles mark the published minimum and maximum, whose distributions nobody has published.
     """
     rtts = rtts_ms(samples)
-    figure = _figure(7.5, 4.2)
+    figure = empty_figure(7.5, 4.2)
     axis = figure.subplots()
     for arm, look in looks(list(rtts)).items():
         answered = np.sort(rtts[arm][np.isfinite(rtts[arm])])
@@ -201,17 +145,9 @@ def write_figures(folder: Path, samples: pd.DataFrame, summary: Summary) -> list
     written = []
     for stem, draw in FIGURES.items():
         with mpl.rc_context(STYLE):
-            figure = draw(samples, summary)
-            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{stem}.png", dpi=DPI)
-        written.append(folder / f"{stem}.png")
+            png, _ = save(draw(samples, summary), folder, stem)
+        written.append(png)
     return written
-
-
-def _figure(width_in: float, height_in: float) -> Figure:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _probes(axis: Axes, rtt_ms: FloatArray, look: Look) -> None:

@@ -28,7 +28,6 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from experiments.folder import new_folder
 from experiments.progress import Reporter
 from experiments.qkd_input import FlownPass, apply_changes
 from experiments.qkd_table import slot_table
@@ -48,7 +48,7 @@ from quantum.bb84.session import PassKey, distil
 from quantum.bb84.source import Bb84Parameters
 from quantum.bb84.stages import Stages
 from quantum.optics import Downlink, airmass, preset
-from topo.errors import InputError, NoKeyFromPass
+from topo.errors import NoKeyFromPass
 from topo.space.passes import Pass
 
 PACKAGES = ("qntn", "numpy", "scipy", "sgp4", "skyfield")
@@ -116,7 +116,7 @@ def run_qkd(flown: FlownPass, options: QkdOptions, reporter: Reporter) -> QkdOut
     cannot be, before anything is simulated.
     """
     setting = _settle(flown.geometry, options, reporter)
-    folder = _new_folder(options.out)
+    folder = new_folder("qkd", options.out).absolute()
     reporter.stage("decoy-state BB84")
     stages = Stages(lambda stage, done: reporter.advance(done, stage))
     with stages.stage("detections"):
@@ -256,18 +256,3 @@ def _write(
             file.write(made.key_bob)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     table.to_csv(folder / "pass.csv", index=False, float_format="%.10g")
-
-
-def _new_folder(out: Path | None) -> Path:
-    """Make the run's folder; `InputError` unless it is new or empty and can be made."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = (out or Path("runs") / f"{stamp}-qkd").absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty; choose another folder with --out")
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be the run folder: {error.strerror}; choose another with --out"
-        ) from error
-    return folder

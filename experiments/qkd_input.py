@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from math import isfinite, nan
 from typing import Any
 
-from experiments.passes import PAPER_STATIONS, parse_station
+from experiments.passes import PAPER_STATIONS, iso, parse_station
 from quantum.bb84 import source
 from quantum.bb84.source import Bb84Parameters
 from quantum.optics import Downlink
@@ -71,9 +71,9 @@ def of_contact(contact: Contact) -> FlownPass:
             "station": asdict(station),
             "night": contact.night.isoformat(),
             "mask_deg": contact.mask_deg,
-            "aos": _iso(contact.aos),
-            "culmination": _iso(contact.culmination),
-            "los": _iso(contact.los),
+            "aos": iso(contact.aos),
+            "culmination": iso(contact.culmination),
+            "los": iso(contact.los),
             "culmination_deg": contact.culmination_deg,
             "sky": asdict(contact.sky),
         },
@@ -123,7 +123,3 @@ def _number(change: str, value: str) -> float:
 
 def _whole_second(instant: datetime) -> datetime:
     return (instant + timedelta(seconds=0.5)).replace(microsecond=0)
-
-
-def _iso(instant: datetime) -> str:
-    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.plots import DPI, GREY, STYLE
+from experiments.drawing import GREY, STYLE, empty_figure, save
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -210,7 +209,7 @@ OVERVIEW: Final = "pass"
 
 def overview_figure(table: pd.DataFrame, report: Report) -> Figure:
     """All panels above one another over one time axis."""
-    figure = _figure(10.5, 12.0)
+    figure = empty_figure(10.5, 12.0)
     heights = [panel.height for panel in PANELS.values()]
     axes = figure.subplots(len(PANELS), 1, sharex=True, height_ratios=heights)
     for axis, panel in zip(axes, PANELS.values(), strict=True):
@@ -224,7 +223,7 @@ def overview_figure(table: pd.DataFrame, report: Report) -> Figure:
 
 def panel_figure(name: str, table: pd.DataFrame, report: Report) -> Figure:
     """One panel by itself."""
-    figure = _figure(9.5, 3.6)
+    figure = empty_figure(9.5, 3.6)
     _draw(figure.subplots(), PANELS[name], table, report)
     figure.suptitle(report["title"], fontsize=9, x=0.01, ha="left", color=GREY)
     return figure
@@ -239,9 +238,8 @@ def write_figures(folder: Path, table: pd.DataFrame, report: Report) -> list[Pat
             figure = (
                 overview_figure(table, report) if overview else panel_figure(stem, table, report)
             )
-            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-            figure.savefig(folder / f"{stem}.png", dpi=DPI)
-            written.append(folder / f"{stem}.png")
+            png, _ = save(figure, folder, stem)
+            written.append(png)
     return written
 
 
@@ -275,9 +273,3 @@ def _legend(axis: Axes) -> None:
             borderaxespad=0,
             markerscale=MARKER_SCALE if axis.get_yscale() == "log" else 1,
         )
-
-
-def _figure(width_in: float, height_in: float) -> Figure:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure

@@ -1,5 +1,4 @@
-"""`report.html` and the table in the terminal: predicted | emulated | published, and what to make
-of it.
+"""`report.html`: predicted | emulated | published, and what to make of it.
 
 The page is one file: figures are embedded, there is no script and nothing is fetched. Every text
 that comes from outside this module is escaped.
@@ -13,20 +12,18 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from experiments import published
-from experiments.plots import CAPTIONS, looks
+from experiments.comparison import claim_text, compared, ms_text, p_text, probes_text
+from experiments.looks import looks
+from experiments.plots import CAPTIONS
 from experiments.statistics import (
     Moments,
     difference_of_means,
     sigma_from_jitter,
     variance_ratio_test,
 )
-from experiments.summary import FIGURES, SD_TOLERANCE, Arm, JitterTest, Overhead, Summary
+from experiments.summary import SD_TOLERANCE, JitterTest, Summary
 
-FIGURE_NAMES: Final = {"min_ms": "min", "mean_ms": "mean", "max_ms": "max", "jitter_ms": "J"}
 BASES: Final = {
     "physics": "computed from geometry, the speed of light or a bit rate",
     "assumed": "stated by the paper or chosen; not fitted",
@@ -34,35 +31,6 @@ BASES: Final = {
     "explanation is consistent, not that it is the true one",
     "phenomenological": "the mere shape of a measured distribution, without a mechanism",
 }
-
-
-def terminal_table(summary: Summary) -> Table:
-    """One row per arm and figure: predicted ± run-to-run sd, emulated, published, verdict.
-
-    Fits 80 columns.
-    """
-    table = Table(
-        title="RTT in ms",
-        caption=_terminal_caption(summary),
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in ("arm", ""):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("predicted", "emulated", "published", "off by"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    colours = {"agrees": "[green]agrees[/]", "differs": "[bold red]differs[/]"}
-    for name, look in looks(list(summary.arms)).items():
-        arm = summary.arms[name]
-        head = (look.name, look.detail, f"{_probes(arm)} probes", "")
-        for label, cells in zip(head, _comparison(arm), strict=True):
-            table.add_row(label, *cells[:-1], colours.get(cells[-1], ""))
-        table.add_section()
-    return table
 
 
 def write_report(
@@ -104,78 +72,6 @@ def write_report(
     )
 
 
-def claim_text(test: Overhead) -> str:
-    """A test of a difference of means in one sentence."""
-    low, high = test.ci95_ms
-    text = f"{test.mean_ms:+.2f} ms (95 % CI {low:+.2f} to {high:+.2f}, {_p(test.p_value)})"
-    if not low <= 0 <= high:
-        return f"{text}: not zero"
-    if test.n_for_80_percent_power is None:
-        return f"{text}: zero"
-    return f"{text}: not told from zero; that takes {test.n_for_80_percent_power} probes an arm"
-
-
-# -- the comparison, shared by terminal and page ---------------------------------------------------
-
-
-def _comparison(arm: Arm) -> Iterator[tuple[str, str, str, str, str, str]]:
-    """Per figure: name, predicted, emulated, published, distance in sd, verdict."""
-    distances = arm.deviations("published")
-    for figure in FIGURES:
-        predicted = "–"
-        if arm.predicted is not None:
-            sd = getattr(arm.predicted.sd, figure)
-            predicted = f"{getattr(arm.predicted, figure):.2f} ± {sd:.2f}"
-        distance = distances[figure]
-        yield (
-            FIGURE_NAMES[figure],
-            predicted,
-            _ms(getattr(arm, figure)),
-            _ms(getattr(arm.published, figure, None)),
-            "–" if distance is None else f"{round(distance, 1) + 0.0:+} sd",
-            _verdict(arm, distance),
-        )
-
-
-def _verdict(arm: Arm, distance: float | None) -> str:
-    """Whether an emulated figure agrees with the published one; extremes compare only for as many probes."""
-    if distance is None or arm.n != published.PROBES:
-        return ""
-    return "agrees" if abs(distance) <= SD_TOLERANCE else "differs"
-
-
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _p(p_value: float) -> str:
-    return f"p = {p_value:.2g}" if p_value >= 1e-12 else "p < 1e-12"
-
-
-def _probes(arm: Arm) -> str:
-    return f"{arm.n - arm.lost} of {arm.n}" if arm.lost else f"{arm.n}"
-
-
-def _terminal_caption(summary: Summary) -> str:
-    lines = []
-    if any(arm.published and arm.n == published.PROBES for arm in summary.arms.values()):
-        lines = [
-            f"agrees: within {SD_TOLERANCE:g} run-to-run sd of the published value, "
-            f"for {published.PROBES} probes"
-        ]
-    if summary.overhead is not None:
-        lines.append(f"encrypted - plain {claim_text(summary.overhead)}")
-    if summary.tunnel_overhead is not None:
-        lines.append(f"the tunnel alone {claim_text(summary.tunnel_overhead)}")
-    for arm, verdict in summary.captures.items():
-        fate = "sealed" if verdict.sealed else "NOT SEALED"
-        lines.append(
-            f"{arm}: {fate}; {verdict.esp_packets} ESP packets, {verdict.icv_good} verify, "
-            f"{verdict.plaintext_packets} in plaintext"
-        )
-    return "\n".join(lines)
-
-
 # -- sections of the page --------------------------------------------------------------------------
 
 
@@ -212,16 +108,16 @@ def _arms(summary: Summary) -> Iterator[str]:
         arm = summary.arms[name]
         lag1 = "–" if arm.lag1 is None else f"{arm.lag1:+.2f}"
         intervals = (None, arm.mean_ci95_ms, None, arm.jitter_ci95_ms)  # in the order of FIGURES
-        for i, (cells, interval) in enumerate(zip(_comparison(arm), intervals, strict=True)):
+        for i, (cells, interval) in enumerate(zip(compared(arm), intervals, strict=True)):
             first = i == 0
             rows.append(
                 [
                     look.title if first else "",
-                    _probes(arm) if first else "",
+                    probes_text(arm) if first else "",
                     *cells[:3],
                     "" if interval is None else f"{interval[0]:.2f} – {interval[1]:.2f}",
                     *cells[3:],
-                    _ms(arm.sigma_ms) if first else "",
+                    ms_text(arm.sigma_ms) if first else "",
                     lag1 if first else "",
                 ]
             )
@@ -261,7 +157,7 @@ def _claims(summary: Summary) -> Iterator[str]:
         "the plain arm's radio with the tunnel added.</p>"
     )
     yield "<h2>The claim: the tunnel halves jitter</h2>"
-    lines = [("published", f"variances {ratio:.1f} : 1, F test {_p(p_value)}")]
+    lines = [("published", f"variances {ratio:.1f} : 1, F test {p_text(p_value)}")]
     if summary.jitter is not None:
         lines.append(("this run", _jitter_text(summary.jitter)))
     yield _table((), lines)
@@ -273,10 +169,10 @@ def _claims(summary: Summary) -> Iterator[str]:
 
 
 def _jitter_text(test: JitterTest) -> str:
-    levene = "" if test.levene_p is None else f", Levene {_p(test.levene_p)}"
+    levene = "" if test.levene_p is None else f", Levene {p_text(test.levene_p)}"
     return (
         f"jitter ratio {test.jitter_ratio:.2f} (95 % CI {test.ci95[0]:.2f} to {test.ci95[1]:.2f}); "
-        f"variances {test.variance_ratio:.1f} : 1, F test {_p(test.f_test_p)}{levene}"
+        f"variances {test.variance_ratio:.1f} : 1, F test {p_text(test.f_test_p)}{levene}"
     )
 
 

@@ -16,7 +16,6 @@ from typing import Literal
 
 from experiments.arm import ArmOptions, ArmRun
 from experiments.folder import RunFolder
-from experiments.key_supply import issued_at, provide_for
 from experiments.progress import Reporter
 from experiments.services import prepare_forks
 from topo.errors import InputError, QntnError
@@ -35,6 +34,8 @@ def prepared_shell(
     reporter: Reporter,
 ) -> Iterator[Callable[[], int]]:
     """All that the prompt needs, keys included; call what it yields to open it, and get its exit status."""
+    from experiments.key_supply import issued_at, provide_for  # outside alone: seconds in a guest
+
     build_plan(scenario, arm)
     substrate, clock = choose(name, clock)
     if isinstance(substrate, UmlSubstrate) and not sys.stdin.isatty():
@@ -58,7 +59,7 @@ def main() -> int:
     from topo.mininet_parts import Prompt
 
     folder, arm = RunFolder(Path(sys.argv[1])), sys.argv[2]
-    prepare_forks("experiments.arm", "experiments.key_supply")
+    prepare_forks("experiments.arm")
     try:
         scenario = load(folder.scenario)
         run = ArmRun(scenario, arm, folder, ArmOptions(), lambda event, **fields: None)

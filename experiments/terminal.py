@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from experiments.budget import theoretical_rtt_ms
-from experiments.environment import NoiseFloor
-from experiments.report import terminal_table
-from experiments.run import RunOutcome
+from experiments.comparison import terminal_table
 from topo.planner import build_plan
 from topo.scenario import Scenario
+
+# pandas, scipy and matplotlib take seconds to import, and most commands that show progress need none of them.
+if TYPE_CHECKING:
+    from experiments.environment import NoiseFloor
+    from experiments.run import RunOutcome
 
 
 class TerminalReporter:

@@ -18,7 +18,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -40,7 +39,6 @@ from experiments.tfs_line import (
 )
 from gateways.aggfrag import HEADER_OCTETS
 from gateways.encapsulation import outer_length
-from topo.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 
@@ -243,20 +241,6 @@ def _lengths(line: TfsLine) -> list[int]:
     """Inner lengths that plain ESP carries unfragmented."""
     longest = line.payload_octets
     return sorted({min(octets, longest) for octets in INNER_OCTETS} | {longest})
-
-
-def new_folder(out: Path | None) -> Path:
-    """`out`, or runs/<UTC time>-tfs/; `InputError` unless it is new or empty and can be made."""
-    folder = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-tfs"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty; choose another folder with --out")
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be made: {error.strerror}; choose another folder with --out"
-        ) from error
-    return folder
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> Path:

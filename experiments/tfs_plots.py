@@ -8,10 +8,9 @@ from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.plots import DPI, GREY, STYLE
+from experiments.drawing import GREY, STYLE, empty_figure, save
 from experiments.tfs import PLAIN
 
 COLOURS: Final = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,18 +22,13 @@ BAR_GROUP: Final = 0.8
 def write_figure(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw `tfs.*`, PNG and SVG, into a folder; returns what was written."""
     with mpl.rc_context(STYLE):
-        figure = tfs_figure(report)
-        written = [folder / "tfs.png", folder / "tfs.svg"]
-        figure.savefig(written[0], dpi=DPI)
-        figure.savefig(written[1], metadata={"Date": None})
-    return written
+        return save(tfs_figure(report), folder, "tfs")
 
 
 def tfs_figure(report: Mapping[str, Any]) -> Figure:
     """Delay by kind of traffic, share of a full line by inner length, and the observer's guesses."""
     line = report["line"]
-    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(12.5, 4.2)
     delays, capacity, guesses = figure.subplots(1, 3, width_ratios=[1.3, 1.2, 0.9])
     modes = list(report["modes"])
     _delays(delays, report["delays"], modes, line["delay_ms"])

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.gateway_table import new_table, print_table
+from experiments.tables import new_table, print_table
 
 _CAPACITY_SHOWN = (40, 64, 200, 576, 1000, 1400)
 

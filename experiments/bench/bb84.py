@@ -24,8 +24,6 @@ from experiments.progress import Reporter
 from topo.errors import MeasurementError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PEER_PYTHON: Final = Path(".venv-peers/bin/python")
-"""Relative to the project's folder."""
 PEER_REMEDY: Final = "`make peers` makes an environment with it"
 PEER_SCRIPT: Final = Path(__file__).with_name("sequence_peer.py")
 PEER_TIMEOUT_S: Final = 900.0

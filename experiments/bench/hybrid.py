@@ -207,7 +207,7 @@ def _plain_graph(nx: Any, network: Network, view: View, minute: int) -> Any:
         zip(network.first.tolist(), network.second.tolist(), strict=True)
     ):
         best = float(fibre.skp[pair]), float(fibre.werner[pair]), float(fibre.probability[pair])
-        for satellite in range(len(view.names)):
+        for satellite in range(view.efficiency.shape[1]):
             eta_a, eta_b = view.efficiency[minute, satellite, [a, b]].tolist()
             if eta_a > 0 and eta_b > 0:
                 stray = view.stray[minute, a], view.stray[minute, b]

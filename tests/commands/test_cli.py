@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 import json
-import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from experiments import cli
 from experiments import run as run_module
+from tests.command_line import Qntn, Said, command_line
 from topo.errors import FeatureMissing, GuestFailed, NoKeyFromPass, QntnError
 from topo.scenario import SHIPPED, find, load
 
 PAPER = load(find("paper"))
 
 
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Qntn = Callable[..., Said]
-
-
 @pytest.fixture
 def qntn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Qntn]:
+) -> Qntn:
     """Run the command line in an empty folder."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: str | Path) -> Said:
-        monkeypatch.setattr(sys, "argv", ["qntn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-            sys.exit(0)
-        return Said(int(exited.value.code or 0), *capsys.readouterr())
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return command_line(monkeypatch, capsys)
 
 
 def paper_with(tmp_path: Path, old: str, new: str) -> Path:
@@ -379,3 +358,24 @@ def test_a_change_that_cannot_be_is_one_line(qntn: Qntn, change: str, wanted: st
     assert code == 2
     assert wanted in err
     assert len(err.strip().splitlines()) == 1
+
+
+# -- start-up -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("experiments.cli", {"numpy", "pydantic", "rich", "cryptography"}),
+        ("experiments.terminal", {"scipy", "pandas", "matplotlib"}),
+        ("experiments.shell", {"scipy", "skyfield", "pandas"}),
+    ],
+)
+def test_what_starts_often_imports_nothing_that_it_does_not_need(
+    module: str, heavy: set[str]
+) -> None:
+    """`qntn --help`, every command that shows progress, and the program inside a guest."""
+    program = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    assert module in loaded
+    assert not heavy & set(loaded)

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from experiments import cli
 from experiments.cli_kms import _described
 from kms.configuration import KmsConfiguration
 from kms.ledger import Ledger
+from tests.command_line import Qntn, command_line
 
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Kms = Callable[..., Said]
 SITE = (
     *("--kme-id", "KME-A", "--peer-kme-id", "KME-B", "--server", "kme.example", "--server"),
     *("192.0.2.1", "--pair", "vpn/a=vpn/b", "--pair", "x=y", "--site", "N", "--port", "1"),
@@ -30,18 +19,12 @@ SITE = (
 
 
 @pytest.fixture
-def kms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Kms:
+def kms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Qntn:
+    """Run `qntn kms` in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["qntn", "kms", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-            sys.exit(0)
-        return Said(int(exited.value.code or 0), *capsys.readouterr())
-
-    return run
+    return command_line(monkeypatch, capsys, "kms")
 
 
 def opened(folder: str) -> tuple[KmsConfiguration, Ledger]:
@@ -49,7 +32,7 @@ def opened(folder: str) -> tuple[KmsConfiguration, Ledger]:
     return configuration, Ledger(configuration.ledger_path, configuration.ledger_secret())
 
 
-def test_a_pair_shares_its_first_block(kms: Kms) -> None:
+def test_a_pair_shares_its_first_block(kms: Qntn) -> None:
     said = kms("init", "sites", "--key-bytes", 5000, "--port", 7000)
     assert said == (0, "sites/u/kms.json\nsites/n/kms.json\n", "")
     (at_u, u), (at_n, n) = opened("sites/u"), opened("sites/n")
@@ -70,7 +53,7 @@ def test_a_pair_shares_its_first_block(kms: Kms) -> None:
     }
 
 
-def test_one_site_and_its_key(kms: Kms, tmp_path: Path) -> None:
+def test_one_site_and_its_key(kms: Qntn, tmp_path: Path) -> None:
     assert kms("init", "a", *SITE).code == 0
     (tmp_path / "key").write_bytes(bytes(range(256)) * 4)
     said = kms("load", "a", 7, "key", "--label", "courier", "--lifetime-h", 1)
@@ -85,7 +68,7 @@ def test_one_site_and_its_key(kms: Kms, tmp_path: Path) -> None:
     assert (again.code, again.err) == (1, "qntn: block 7 is stored already\n")
 
 
-def test_a_block_that_is_no_key_is_refused(kms: Kms, tmp_path: Path) -> None:
+def test_a_block_that_is_no_key_is_refused(kms: Qntn, tmp_path: Path) -> None:
     kms("init", "a", *SITE)
     (tmp_path / "zero").write_bytes(bytes(1000))
     said = kms("load", "a", 7, "zero")
@@ -95,7 +78,7 @@ def test_a_block_that_is_no_key_is_refused(kms: Kms, tmp_path: Path) -> None:
         assert not ledger.has_block(7)
 
 
-def test_audit_and_start_over(kms: Kms, tmp_path: Path) -> None:
+def test_audit_and_start_over(kms: Qntn, tmp_path: Path) -> None:
     kms("init", "a", *SITE)
     (tmp_path / "key").write_bytes(bytes(range(256)) * 4)
     kms("load", "a", 7, "key", "--label", "courier")
@@ -109,7 +92,7 @@ def test_audit_and_start_over(kms: Kms, tmp_path: Path) -> None:
         assert "open in another process" in kms("audit", "a").err
 
 
-def test_a_hub_gets_as_many_additional_slaves_as_can_be_found(kms: Kms) -> None:
+def test_a_hub_gets_as_many_additional_slaves_as_can_be_found(kms: Qntn) -> None:
     pairs = [part for number in range(32) for part in ("--pair", f"hub=s{number}")]
     for folder, at_most in (("a", 30), ("b", 31), ("c", 32)):
         assert kms("init", folder, *SITE, *pairs[: 2 * at_most]).code == 0
@@ -124,14 +107,14 @@ def test_a_hub_gets_as_many_additional_slaves_as_can_be_found(kms: Kms) -> None:
     assert "max_additional_slaves: 3 is too many where hub shares keys with 32 SAEs" in said.err
 
 
-def test_serving_before_the_other_site_is_trusted_names_the_remedy(kms: Kms) -> None:
+def test_serving_before_the_other_site_is_trusted_names_the_remedy(kms: Qntn) -> None:
     kms("init", "a", *SITE, "--peer-url", "https://192.0.2.2:1")
     assert "peer-ca.pem: no such file: tell this site whom to trust (`qntn kms trust`)" in (
         kms("serve", "a").err
     )
 
 
-def test_revoke_and_issue(kms: Kms) -> None:
+def test_revoke_and_issue(kms: Qntn) -> None:
     kms("init", "a", *SITE)
     assert "still good; revoke it first" in kms("issue", "a", "vpn/a").err
     assert kms("revoke", "a", "vpn/a") == (0, "a/crl.pem\n", "")
@@ -155,7 +138,7 @@ def test_revoke_and_issue(kms: Kms) -> None:
     ],
 )
 def test_what_cannot_be_is_one_line(
-    kms: Kms, arguments: tuple[str, ...], code: int, said: str
+    kms: Qntn, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     found = kms(*arguments)
     assert (found.code, found.out) == (code, "")
@@ -164,14 +147,14 @@ def test_what_cannot_be_is_one_line(
     assert not Path("a").exists()
 
 
-def test_init_replaces_nothing(kms: Kms) -> None:
+def test_init_replaces_nothing(kms: Qntn) -> None:
     kms("init", "sites", "--key-bytes", 1000)
     before = Path("sites/u/ca.key").read_bytes()
     assert kms("init", "sites").code == 2
     assert Path("sites/u/ca.key").read_bytes() == before
 
 
-def test_status_of_a_kme_that_is_not_there(kms: Kms) -> None:
+def test_status_of_a_kme_that_is_not_there(kms: Qntn) -> None:
     kms("init", "a", *(part if part != "kme.example" else "127.0.0.1" for part in SITE))
     said = kms("status", "a")
     assert said.code == 1
@@ -188,7 +171,7 @@ def test_status_of_a_kme_that_is_not_there(kms: Kms) -> None:
         ("192.0.2.1", "https://192.0.2.1:1"),
     ],
 )
-def test_where_a_kme_is_from_its_own_machine(kms: Kms, host: str, url: str) -> None:
+def test_where_a_kme_is_from_its_own_machine(kms: Qntn, host: str, url: str) -> None:
     kms("init", "a", *SITE)
     configuration = KmsConfiguration.load("a/kms.json").model_copy(update={"listen_host": host})
     assert configuration.local_url == url

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from experiments import cli, hybrid_filter
+from experiments import hybrid_filter
 from experiments.cli_hybrid import app
 from quantum.repeaters import weather_fetch
 from quantum.repeaters.parameters import LABEL
+from tests.command_line import command_line
 from tests.hybrid_cities import PAIR, write_six
 
 
@@ -160,11 +160,8 @@ def test_what_cannot_be_is_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["qntn", "hybrid", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
+    code, _, error = command_line(monkeypatch, capsys, "hybrid")(*arguments)
+    assert code == 2
     assert error.startswith("qntn: ")
     assert error.count("\n") == 1
     assert said in error

@@ -15,14 +15,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments import hybrid_filter
+from experiments.drawing import STYLE, save
 from experiments.hybrid import run_day, run_fixed
 from experiments.hybrid_filter import run_filter
 from experiments.hybrid_fleet import run_constellation
 from experiments.hybrid_map import Drawn, Projection, great_circle, map_figure
-from experiments.hybrid_plots import COLOURS, day_figure, fixed_figure, kinds_figure, save
+from experiments.hybrid_plots import COLOURS, day_figure, fixed_figure, kinds_figure
 from experiments.hybrid_setup import HybridOptions
 from experiments.hybrid_trade_plots import constellation_figure, filter_figure
-from experiments.plots import STYLE
 from quantum.repeaters.cities import City
 from quantum.repeaters.constellation import FixedSatellite
 from quantum.repeaters.network import Network

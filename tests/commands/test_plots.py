@@ -11,14 +11,13 @@ import pytest
 from matplotlib.axes import Axes
 
 from experiments import plots, published
+from experiments.looks import LOOKS, looks
 from experiments.plots import (
     CAPTIONS,
     FIGURES,
-    LOOKS,
     comparison_figure,
     ecdf_figure,
     jitter_figure,
-    looks,
     rtt_figure,
     write_figures,
 )

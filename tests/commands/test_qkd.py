@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import stat
-import sys
-from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import cli
 from experiments.passes import PassOptions, best_pass
 from experiments.qkd import KEY_FILE, QkdOptions, QkdOutcome, run_qkd
 from experiments.qkd_input import apply_changes, circular, known_station, of_contact
@@ -24,6 +20,7 @@ from quantum.bb84 import source
 from quantum.bb84.eavesdropper import Eavesdropper
 from quantum.bb84.session import run_pass
 from quantum.optics import preset
+from tests.command_line import Qntn, command_line
 from topo.errors import InputError
 
 SLOW = "source.pulse_rate_hz=6.25e7"
@@ -172,28 +169,13 @@ def test_a_change_that_cannot_be_names_itself(change: str, says: str) -> None:
     assert says in str(raised.value)
 
 
-Qntn = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
 def qntn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Qntn]:
-    """Run the command line in an empty folder: status, output, errors."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+) -> Qntn:
+    """Run the command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qntn", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-            sys.exit(0)
-        said = capsys.readouterr()
-        return int(exited.value.code or 0), said.out, said.err
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return command_line(monkeypatch, capsys)
 
 
 def test_the_command_prints_the_report_as_json(qntn: Qntn) -> None:

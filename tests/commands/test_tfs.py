@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.folder import new_folder
 from experiments.tfs import (
     PLAIN,
     TfsOptions,
@@ -16,7 +17,6 @@ from experiments.tfs import (
     entropy_bits,
     gaps_us,
     measure,
-    new_folder,
     predicted_added_ms,
     share_guessed,
     windows,
@@ -151,12 +151,12 @@ def test_the_whole_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert 0 < added["1.2 Mbit/s", "voice"] < added["0.3 Mbit/s", "voice"]
     assert added[PLAIN, "voice"] is None
 
-    folder = new_folder(tmp_path / "out")
+    folder = new_folder("tfs", tmp_path / "out")
     path = write_report(report, folder)
     assert json.loads(path.read_text()) == report
     assert [one.name for one in write_figure(report, folder)] == ["tfs.png", "tfs.svg"]
     with pytest.raises(InputError, match="not empty"):
-        new_folder(folder)
+        new_folder("tfs", folder)
     print_report(report)
     said = capsys.readouterr().out
     lines = [line.split() for line in said.splitlines()]

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from experiments import published
-from experiments.report import claim_text, terminal_table, write_report
+from experiments.comparison import claim_text, terminal_table
+from experiments.report import write_report
 from experiments.statistics import difference_of_means, jitter_test, moments, overhead
 from experiments.summary import (
     Arm,
