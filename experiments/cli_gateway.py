@@ -16,6 +16,7 @@ from topo.errors import InputError, MeasurementError
 # ruff: noqa: PLR0917
 
 STATUS_TIMEOUT_S = 5.0
+_STATUS_KEYS = {"usable", "sas", "drops", "rekeys", "policies_used", "retransmissions"}
 
 
 class _RunByDefault(TyperGroup):
@@ -86,8 +87,13 @@ def _status(source: str) -> dict[str, Any]:
         ) from None
     except ValueError:
         raise InputError(f"{source}: not a gateway's status: no JSON") from None
-    if not isinstance(found, dict) or not {"usable", "sas", "drops"} <= found.keys():
+    if not isinstance(found, dict):
         raise InputError(f"{source}: not a gateway's status")
+    missing = _STATUS_KEYS - found.keys()
+    if missing:
+        raise InputError(
+            f"{source}: not a gateway's status, or of another version: no {', '.join(sorted(missing))}"
+        )
     return found
 
 

@@ -94,7 +94,6 @@ class Day:
 class _Task:
     """Some steps of the day, ready to be worked on anywhere."""
 
-    names: tuple[str, ...]
     ellipsoid: bool
     position_km: Floats
     conditions: Conditions
@@ -134,7 +133,6 @@ def run(
     unix_s = np.asarray(start_s + step_s * np.arange(steps), dtype=np.float64)
     tasks = (
         _Task(
-            constellation.names,
             constellation.ellipsoid,
             constellation.positions_km(part),
             weather.at(part),
@@ -184,7 +182,7 @@ class _Work:
 
     def __call__(self, task: _Task) -> _Part:
         network = self.network
-        view = network.view_at(task.names, task.ellipsoid, task.position_km, task.conditions)
+        view = network.view_at(task.ellipsoid, task.position_km, task.conditions)
         space = network.space_graph(view)
         graph = network.hybrid_graph(space)
         both = all(router in self.routers for router in ROUTERS)

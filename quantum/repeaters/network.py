@@ -42,8 +42,6 @@ Floats = NDArray[np.float64]
 class View:
     """What every city sees of every satellite: the last axes are (minutes, satellites, cities)."""
 
-    names: tuple[str, ...]
-    """Of the satellites."""
     range_km: Floats
     elevation_deg: Floats
     atmosphere: Floats
@@ -105,11 +103,9 @@ class Network:
         """Downlinks of all satellites to all cities at instants (minutes,), in that weather."""
         instants = np.atleast_1d(np.asarray(unix_s, dtype=np.float64))
         position_km = constellation.positions_km(instants)
-        return self.view_at(constellation.names, constellation.ellipsoid, position_km, conditions)
+        return self.view_at(constellation.ellipsoid, position_km, conditions)
 
-    def view_at(
-        self, names: tuple[str, ...], ellipsoid: bool, position_km: Floats, conditions: Conditions
-    ) -> View:
+    def view_at(self, ellipsoid: bool, position_km: Floats, conditions: Conditions) -> View:
         """The same from satellites' positions (3, satellites, minutes), see `Constellation`."""
         expected = (position_km.shape[-1], len(self.cities))
         if conditions.cloud.shape != expected:
@@ -130,7 +126,7 @@ class Network:
         efficiency[seen] = vacuum_efficiency(distance_km[seen], p) * atmosphere[seen]
         radiance = sky_radiance(conditions.irradiance_W_m2, p)
         stray = stray_probability(stray_rate_hz(radiance, p), p)
-        return View(names, distance_km, elevation, atmosphere, efficiency, stray)
+        return View(distance_km, elevation, atmosphere, efficiency, stray)
 
     def space_graph(self, view: View) -> SpaceGraph:
         """Every pair's satellite of the highest SKP, W breaking ties."""

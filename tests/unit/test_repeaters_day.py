@@ -86,7 +86,7 @@ def test_the_day_is_the_same_on_any_number_of_processes() -> None:
 def test_work_can_be_sent_to_another_process() -> None:
     work = pickle.loads(pickle.dumps(_Work(NETWORK, ROUTERS, (PAIR,))))
     position = Walker(12, 4).positions_km(np.array([NOON_S]))
-    task = _Task(("s",) * 12, False, position, weather().at(np.array([NOON_S])))
+    task = _Task(False, position, weather().at(np.array([NOON_S])))
     part = pickle.loads(pickle.dumps(work(pickle.loads(pickle.dumps(task)))))
     first = short_day(steps=1)
     for router in ROUTERS:

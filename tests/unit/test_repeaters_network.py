@@ -273,7 +273,7 @@ def test_the_best_satellite_is_the_one_with_most_key() -> None:
         whole = network.space_graph(network.view(constellation, times, conditions))
         position = constellation.positions_km(times)
         alone = [
-            network.space_graph(network.view_at(("one",), False, position[:, [k]], conditions)).skp
+            network.space_graph(network.view_at(False, position[:, [k]], conditions)).skp
             for k in range(20)
         ]
         assert np.allclose(whole.skp, np.max(alone, axis=0), rtol=1e-9, atol=0)
