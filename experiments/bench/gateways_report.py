@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+
+from experiments.options import JsonOption, show
 
 COLUMNS: Final = (
     ("tcp1", "mbit_per_s", "TCP 1, Mbit/s", "{:.0f}"),
@@ -16,6 +17,7 @@ COLUMNS: Final = (
     ("udp1300", "pps", "UDP 1300 B, kpps", "{:.1f}"),
     ("rtt_idle", "added_p50_us", "added RTT p50, µs", "{:.0f}"),
     ("rtt_idle", "added_p99_us", "p99, µs", "{:.0f}"),
+    ("rtt_idle", "pass_us", "one gateway's pass, µs", "{:.0f}"),
     ("rtt_loaded", "added_p50_us", "loaded p50, µs", "{:.0f}"),
     ("rtt_loaded", "added_p99_us", "p99, µs", "{:.0f}"),
     ("tcp1_segmented", "mbit_per_s", "TCP 1 segmented, Mbit/s", "{:.0f}"),
@@ -30,7 +32,7 @@ def bench_gateways(
     seconds: Annotated[float, typer.Option(min=0.5, help="Of each single measurement.")] = 3.0,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; contenders take turns in each.")] = 3,
     plot: Annotated[Path | None, typer.Option(help="Draw the medians as bars, a PNG file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """How fast our gateways are, each suite, beside strongSwan's user-space IPsec and no tunnel at all."""
     from experiments.bench.gateways import run
@@ -40,10 +42,7 @@ def bench_gateways(
         found = run(seconds, rounds, reporter)
     if plot is not None:
         draw(found, plot)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_table(found)
+    show(found, as_json, lambda: print_table(found))
 
 
 def print_table(found: dict[str, Any]) -> None:
@@ -91,20 +90,18 @@ def value_of(found: dict[str, Any], name: str, test: str, figure: str) -> float:
 
 def draw(found: dict[str, Any], path: Path) -> None:
     """Bars of the medians, one panel a figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from experiments.drawing import DPI, GREY, PALETTE, empty_figure
 
     names = [name for name in found["contenders"] if name != "direct"]
-    figure = Figure(figsize=(14, 6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(14, 6)
     panels = figure.subplots(2, 3, sharey=True)
     for panel, column in zip(panels.flat, _BARS, strict=True):
         test, key, heading, form = COLUMNS[column]
         values = [value_of(found, name, test, key) for name in names]
-        shown = ["#555555" if name == _PEER else "#0072B2" for name in names]
+        shown = [GREY if name == _PEER else PALETTE[0] for name in names]
         bars = panel.barh([name.removeprefix("qntn ") for name in names], values, color=shown)
         panel.bar_label(bars, [form.format(value) for value in values], padding=3)
         panel.set_xlim(0, 1.3 * max(values))
         panel.set_title(heading)
     panels.flat[0].invert_yaxis()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=DPI)
