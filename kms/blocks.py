@@ -86,12 +86,6 @@ class Block:
         """Whether no byte is stored any more."""
         return not (self.own.stored_bytes or self.peer.stored_bytes)
 
-    @property
-    def untouched(self) -> bool:
-        return self.own.totals[RangeState.FREE] + self.peer.totals[RangeState.FREE] == (
-            self.length - NAMING_AREA_BYTES
-        )
-
     def free_places(self, size_bytes: int) -> Iterator[KeyLocation]:
         """Places for keys of one size in our own half, from the front."""
         for run in self.own.free_runs():

@@ -13,7 +13,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -194,11 +194,6 @@ class Kms014Client:
             raise ssl.SSLCertVerificationError(str(error)) from error
         if found != self._kme_id:
             raise ssl.SSLCertVerificationError(f"its certificate names KME {found}")
-
-
-def site_status(client: Kms014Client, slave: str) -> dict[str, str | int]:
-    """A KME's status as a plain mapping, for printing or JSON."""
-    return asdict(client.status(slave))
 
 
 def _keys(answer: dict[str, Any]) -> list[DeliveredKey]:

@@ -30,7 +30,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import islice, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,14 +38,20 @@ from kms.blocks import Block, BlockKeys
 from kms.key_id import (
     MAX_BLOCK_BYTES,
     MAX_BLOCK_NUMBER,
-    MAX_KEY_BYTES,
     NAMING_AREA_BYTES,
     KeyLocation,
-    find_slaves,
     format_key_id,
-    parse_key_id,
 )
 from kms.ledger_store import Site, create_store
+from kms.places import (
+    KeyNotFound,
+    check_apart,
+    key_bytes,
+    named_key,
+    next_keys,
+    next_pad,
+    recipients,
+)
 from kms.pools import (
     AuditEntry,
     Consumption,
@@ -60,20 +65,12 @@ from kms.pools import (
 from kms.ranges import RangeState
 from kms.stock import Stock
 from kms.vault import LedgerUntrusted
-from topo.errors import LedgerError, ProtocolError
+from topo.errors import LedgerError
 
 MINIMUM_BLOCK_BYTES = NAMING_AREA_BYTES + 2 * 32
 """The smallest block worth storing: one 256-bit key in each direction."""
 MOST_SLAVES = 8
 """How many slaves one key is looked for at once."""
-
-
-class PoolExhausted(LedgerError):
-    """Fewer keys are left in this direction than were asked for; nothing was consumed."""
-
-
-class KeyNotFound(LedgerError):
-    """A key_ID that names no key still deliverable to this slave; nothing was consumed."""
 
 
 class Ledger:
@@ -178,13 +175,13 @@ class Ledger:
         keys come from blocks stored then or later only. Returns (key_ID, key) pairs. All or
         nothing: raises `PoolExhausted`, and consumes nothing, if there are not that many.
         """
-        size_bytes = _key_bytes(size_bits)
+        size_bytes = key_bytes(size_bits)
         slaves = [slave] if isinstance(slave, str) else sorted(set(slave))
         if count < 1 or not 1 <= len(slaves) <= MOST_SLAVES:
             raise LedgerError(f"{count} keys for {len(slaves)} slaves asked for")
         with self.stock.lock:
             self._check_serving()
-            places = self._allocate(size_bytes, count, added_after)
+            places = next_keys(self.stock.blocks, size_bytes, count, added_after)
             with self.stock.transaction():
                 keys = [self._use(at) for at in places]
                 key_ids = [
@@ -216,12 +213,16 @@ class Ledger:
         is unknown, forged, not for this pair, or delivered.
         """
         key_ids = [key_id.lower() for key_id in key_ids]
+        candidates = {slave, *others}
         with self.stock.lock:
             self._check_serving()
             found = [
-                self._find(key_id, master, {slave, *others}, slave, most) for key_id in key_ids
+                named_key(
+                    self.stock.blocks, key_id, master, slave, candidates=candidates, most=most
+                )
+                for key_id in key_ids
             ]
-            _check_apart([at for at, _ in found])
+            check_apart([at for at, _ in found])
             with self.stock.transaction():
                 keys = [self._hand_over(at, waiting - {slave}) for at, waiting in found]
                 self.stock.state.fetched_keys += len(keys)
@@ -237,15 +238,7 @@ class Ledger:
             raise LedgerError(f"{size_bytes} bytes of pad asked for")
         with self.stock.lock:
             self._check_serving()
-            places, left = [], size_bytes
-            for block in self._blocks():
-                for run in block.own.free_runs():
-                    length = min(left, run.stop - run.start)
-                    if length:
-                        places.append(KeyLocation(block.number, run.start, length))
-                        left -= length
-            if left:
-                raise PoolExhausted(f"{size_bytes} bytes of pad asked for, {left} missing")
+            places = next_pad(self.stock.blocks, size_bytes)
             with self.stock.transaction():
                 pads = [Pad(at.block_number, at.offset_bytes, self._use(at)) for at in places]
                 self.stock.state.pad_bytes += size_bytes
@@ -267,28 +260,13 @@ class Ledger:
                 block = self.stock.blocks.get(at.block_number)
                 if block is None or not block.waiting(at, frozenset({purpose})):
                     raise KeyNotFound(f"no pad at {at}")
-            _check_apart(wanted)
+            check_apart(wanted)
             with self.stock.transaction():
                 pad = b"".join(self._use(at) for at in wanted)
                 self.stock.state.pad_bytes += len(pad)
                 listed = [list(place) for place in places]
                 self.stock.audit(now, "fetch_pad", purpose=purpose, places=listed)
         return pad
-
-    def withdraw_block(self, number: int, reason: str, now: datetime) -> bytes:
-        """The whole material of a block of which nothing has been used, once; it is DESTROYED.
-
-        For a key that is one-time pad as a whole, such as K2 of a relay.
-        """
-        with self.stock.lock:
-            self._check_serving()
-            block = self.stock.blocks.get(number)
-            if block is None or not block.untouched:
-                raise LedgerError(f"block {number}: not in store, or used already")
-            with self.stock.transaction():
-                material = self.stock.read(KeyLocation(number, 0, block.length))
-                self._destroy(block, reason, now)
-        return material
 
     def destroy_block(self, number: int, reason: str, now: datetime) -> int:
         """Erase what is left of a block; how many bytes that was."""
@@ -331,18 +309,11 @@ class Ledger:
         self, key_id: str, master: str, candidates: Iterable[str], most: int = MOST_SLAVES
     ) -> frozenset[str]:
         """For which of the `candidates` (`most` at once) `master` took this key, delivered or not."""
-        try:
-            name = parse_key_id(key_id)
-        except ProtocolError:  # another KMS's UUID, perhaps: simply not one of ours
-            return frozenset()
-        block = self.stock.blocks.get(name.location.block_number)
-        if block is None:
-            return frozenset()
-        return find_slaves(name, master, candidates, block.keys.naming, most)
+        return recipients(self.stock.blocks, key_id, master, candidates, most)
 
     def stored_key_count(self, size_bits: int) -> int:
         """How many keys of `size_bits` a master of this site can still take."""
-        size_bytes = _key_bytes(size_bits)
+        size_bytes = key_bytes(size_bits)
         with self.stock.lock:
             return sum(block.free_keys(size_bytes) for block in self.stock.blocks.values())
 
@@ -379,35 +350,6 @@ class Ledger:
         if not self.peer_heard:
             raise LedgerError(f"{self.path}: waits for the other site's summary")
 
-    def _blocks(self) -> list[Block]:
-        """The blocks whose own half has something to give, oldest number first."""
-        blocks = self.stock.blocks
-        return [blocks[number] for number in sorted(blocks) if blocks[number].gives]
-
-    def _allocate(
-        self, size_bytes: int, count: int, added_after: datetime | None
-    ) -> list[KeyLocation]:
-        """The first `count` places in our own halves, oldest block first; none spans two blocks."""
-        places: list[KeyLocation] = []
-        for block in self._blocks():
-            if added_after is None or block.added >= added_after:
-                places += islice(block.free_places(size_bytes), count - len(places))
-                if len(places) == count:
-                    return places
-        raise PoolExhausted(f"{count} keys asked for, {len(places)} in store")
-
-    def _find(
-        self, key_id: str, master: str, candidates: set[str], slave: str, most: int
-    ) -> tuple[KeyLocation, frozenset[str]]:
-        """The place a genuine key_ID names, and which of its slaves may still fetch it."""
-        slaves = self.recipients(key_id, master, candidates, most)
-        if slave in slaves:
-            at = parse_key_id(key_id).location
-            waiting = self.stock.blocks[at.block_number].waiting(at, slaves)
-            if slave in waiting:
-                return at, waiting
-        raise KeyNotFound(f"no key {key_id} from {master} for {slave}")
-
     def _use(self, at: KeyLocation) -> bytes:
         """Read and erase bytes that are given away for good."""
         material = self.stock.read(at)
@@ -437,20 +379,3 @@ class Ledger:
         if destroyed:
             self.stock.audit(now, "destroy", block=block.number, reason=reason, bytes=destroyed)
         return destroyed
-
-
-def _check_apart(places: Iterable[KeyLocation]) -> None:
-    """No byte may be asked for twice in one request."""
-    ordered = sorted((at.block_number, at.offset_bytes, at.size_bytes) for at in places)
-    for (number, offset, size), (next_number, next_offset, _) in pairwise(ordered):
-        if number == next_number and next_offset < offset + size:
-            raise KeyNotFound(f"block {number}: byte {next_offset} asked for twice")
-
-
-def _key_bytes(size_bits: int) -> int:
-    size_bytes, odd_bits = divmod(size_bits, 8)
-    if odd_bits or not 1 <= size_bytes <= MAX_KEY_BYTES:
-        raise LedgerError(
-            f"key size {size_bits} bits: a multiple of 8 from 8 to {8 * MAX_KEY_BYTES}"
-        )
-    return size_bytes

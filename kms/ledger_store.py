@@ -177,7 +177,7 @@ class Store:
 
     def checkpoint(self) -> None:
         """Put the log into the main file, wiping the old pages, and seal the file."""
-        if not self._seal.log_bytes and self._files_good:
+        if self._seal.at_rest and self._files_good:
             return
         with self._disk():
             self._seal.checkpoint_begins()
@@ -263,10 +263,13 @@ class Store:
         self._macs, self._total = {}, 0
         rows: dict[str, list[Row]] = {table: [] for table in _KEYS}
         for table, (keys, _) in _KEYS.items():
+            macs: dict[Row, int] = {}
             for row in self.db.execute(f"SELECT * FROM {table}"):
-                self._account((table, *row[: len(keys)]), self._row_mac(table, row))
+                macs[table, *row[: len(keys)]] = self._row_mac(table, row)
                 if table != "chunks":
                     rows[table].append(row)
+            self._macs |= macs
+            self._total = (self._total + sum(macs.values())) % 2**256
         [(body, tag)] = self.db.execute("SELECT body, tag FROM state").fetchall()
         state = self.state = StoreState(**json.loads(body))
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from kms.api import Kme
 from kms.commit import CommitCounters
+from kms.kme import Kme
 from kms.listener import Counters, Listener
 
 if TYPE_CHECKING:  # imported where it is used: a KME without /metrics does without the library

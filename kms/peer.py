@@ -4,10 +4,9 @@ Delivering keys needs no word from the other site. Only after a partition, a cra
 something to be settled (`kms.reconcile`): each KME sends its ledger's summary to the other one before
 it serves and every `reconcile_every_s`, gets the other's in the answer, and both act on them. So a
 site that was put back to an old state gives out nothing if the other one can be reached; with
-`hear_first`, nor if it cannot. The
-summaries authenticate themselves; TLS keeps strangers from asking. Each site trusts the other's
-authority for this alone: a certificate of the other site's authority makes nobody an SAE here, and
-one of our own makes nobody a KME.
+`hear_first`, nor if it cannot. The summaries authenticate themselves; TLS keeps strangers from
+asking. Each site trusts the other's authority for this alone: a certificate of the other site's
+authority makes nobody an SAE here, and one of our own makes nobody a KME.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ import logging
 from typing import Any
 
 from kms.alarms import AlarmKind
-from kms.api import Kme
 from kms.client import Kms014Client
 from kms.configuration import PeerConfiguration
+from kms.kme import Kme
 from kms.reconcile import Reconciliation, Summary, reconcile, summarise
 from kms.revocation import load_authorities
 from kms.steady_clock import SteadyClock

@@ -14,7 +14,7 @@ DESTROYED  settled: erased here, and to be had nowhere any more (delivered at bo
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -58,6 +58,21 @@ class RangeMap:
     @property
     def stored_bytes(self) -> int:
         return sum(self.totals[state] for state in _STORED)
+
+    def restore(self, runs: Iterable[Run]) -> None:
+        """Be as `runs` say, in order and none twice; whatever they leave out is FREE."""
+        self._starts, self._states = [], []
+        self.totals = dict.fromkeys(RangeState, 0)
+        at = self.span.start
+        for start, stop, state in [*runs, Run(self.span.stop, self.span.stop, RangeState.FREE)]:
+            if not at <= start <= stop <= self.span.stop:
+                raise ValueError(f"{start}…{stop} is not inside {at}…{self.span.stop}")
+            for begin, end, each in ((at, start, RangeState.FREE), (start, stop, state)):
+                if begin < end:
+                    self._starts.append(begin)
+                    self._states.append(each)
+                    self.totals[each] += end - begin
+            at = stop
 
     def runs(self, start: int | None = None, stop: int | None = None) -> Iterator[Run]:
         """The runs that overlap start … stop - 1, whole; all of them if nothing is given."""

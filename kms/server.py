@@ -32,6 +32,7 @@ from kms.certificates import Caller
 from kms.commit import GroupCommit
 from kms.configuration import KmsConfiguration
 from kms.identity import Role
+from kms.kme import Kme
 from kms.ledger import Ledger
 from kms.listener import Connection, Listener
 from kms.messages import Error, JsonObject
@@ -104,7 +105,7 @@ class KmeServer:
     ) -> None:
         self.configuration, self.clock = configuration, clock
         self.now = SteadyClock(clock)  # of keys and limits; `clock` is for certificates
-        self.kme = api.Kme.start(ledger, configuration, self.now())
+        self.kme = Kme.start(ledger, configuration, self.now())
         self.kme.watch(refused=False, now=self.now())
         self.tally = Tally()
         self.commits: GroupCommit[api.Answer] = GroupCommit(self._transaction)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,7 +17,7 @@ from pathlib import Path
 from kms.blocks import CHUNK_BYTES, Block, BlockKeys, block_number, chunk_start
 from kms.key_id import KeyLocation
 from kms.ledger_store import Row, Site, Store, StoreState
-from kms.ranges import RangeState
+from kms.ranges import RangeState, Run
 from topo.errors import LedgerError
 
 
@@ -68,10 +69,8 @@ class Stock:
                     self._spoiled = True  # half of it is done: then nothing must be
                     raise
                 return
-            if (
-                not self._loaded
-            ):  # a transaction failed, and so did going back; perhaps it works now
-                self._load()
+            if not self._loaded:
+                self._load()  # a transaction failed, and so did going back; perhaps it works now
             self._inside, self._spoiled = True, False
             try:
                 with self._store.transaction():
@@ -178,9 +177,12 @@ class Stock:
         self._forget()
         rows = self._store.load()
         self.blocks = {row[0]: self._block_of(row) for row in rows["blocks"]}
-        for number, offset, length, state in rows["ranges"]:
+        runs = defaultdict(list)
+        for number, offset, length, state in sorted(rows["ranges"]):
             half = self.blocks[number].half_of(offset)
-            half.assign(offset, offset + length, RangeState(state))
+            runs[half].append(Run(offset, offset + length, RangeState(state)))
+        for half, its_runs in runs.items():
+            half.restore(its_runs)
         for number, offset, length, waiting in rows["pending"]:
             self.blocks[number].set_pending(offset, length, frozenset(json.loads(waiting)))
         self._loaded = True

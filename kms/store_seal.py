@@ -6,7 +6,9 @@ transactions), and that a bit was flipped where no row is (free space, page head
 
 The main database file changes at checkpoints only, and the write-ahead log only grows between two of
 them. So one MAC over the main file, taken at each checkpoint, and a running MAC over the log cover
-every byte after every transaction, and cost no more than reading what was just written::
+every byte after every transaction, and cost no more than reading what was just written. While a
+checkpoint is under way, the seal has the MAC of what the main file will be after it
+(`kms.write_ahead_log`), so that a crash in it leaves every byte vouched for too::
 
     magic | salt | version | phase | main length, MAC | log length, MAC | MAC of all before
 
@@ -32,6 +34,7 @@ from cryptography.hazmat.primitives import constant_time
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from kms.vault import LedgerUntrusted, Vault
+from kms.write_ahead_log import main_after_checkpoint
 from topo.errors import LedgerError
 
 SALT_BYTES = 32
@@ -46,7 +49,7 @@ class Phase(IntEnum):
     OPEN = 0
     """The main file is as it was at the last checkpoint."""
     CHECKPOINT = 1
-    """A checkpoint is under way: the main file is between two states, the log holds the later."""
+    """A checkpoint is under way: what is said of the main file holds when the log is in it."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,9 @@ class SealFile:
     def check(self, vault: Vault) -> bool:
         """Compare with the database's files, before SQLite sees them: is every byte vouched for?
 
-        False after a crash in the middle of a checkpoint, or if another program has opened the
-        database and let SQLite put its log away: the rows will tell. `LedgerUntrusted` if nothing
-        explains the difference.
+        False if another program has opened the database and let SQLite put its log away, or after
+        a crash in the checkpoint of a log that the seal did not know all of: the rows will tell.
+        `LedgerUntrusted` if nothing explains the difference.
         """
         self._vault = vault
         self.seal = seal = _parse(self._content, vault, self._seal_path)
@@ -108,16 +111,23 @@ class SealFile:
             end = _read_into(running, self._log, 0, seal.log_bytes)
             if end != seal.log_bytes or not _equal(running.finalize(), seal.log_mac):
                 raise LedgerUntrusted(f"{self._log_path}: it was changed from outside")
-        if (main_kept := self._measure_main() == (seal.main_bytes, seal.main_mac)) or log_gone:
-            return main_kept and not log_gone
         if seal.phase is Phase.CHECKPOINT:
+            return self._measure_after_checkpoint() == (seal.main_bytes, seal.main_mac)
+        if log_gone:
             return False
+        if self._measure_main() == (seal.main_bytes, seal.main_mac):
+            return True
         raise LedgerUntrusted(f"{self._main_path}: it was changed from outside")
 
     @property
     def log_bytes(self) -> int:
         """How long SQLite's log is, vouched for or not."""
         return self._open_log()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the main file has everything and the seal says so."""
+        return self.seal.phase is Phase.OPEN and not self.seal.log_bytes and not self.log_bytes
 
     def committed(self, version: int) -> None:
         """Vouch for what the last commit has appended to the log."""
@@ -129,7 +139,10 @@ class SealFile:
         self._write(replace(self.seal, version=version, log_bytes=end, log_mac=mac))
 
     def checkpoint_begins(self) -> None:
-        self._write(replace(self.seal, phase=Phase.CHECKPOINT))
+        main_bytes, main_mac = self._measure_after_checkpoint()
+        self._write(
+            replace(self.seal, phase=Phase.CHECKPOINT, main_bytes=main_bytes, main_mac=main_mac)
+        )
         os.fsync(self._file)
 
     def checkpoint_ended(self, version: int) -> None:
@@ -157,8 +170,23 @@ class SealFile:
         return os.fstat(self._log).st_size
 
     def _measure_main(self) -> tuple[int, bytes]:
+        """Length and MAC of the main file."""
         running = self._vault.start_mac("file")
         size = _read_into(running, self._main, 0, None)
+        return size, running.finalize()
+
+    def _measure_after_checkpoint(self) -> tuple[int, bytes]:
+        """The same of what it will be with the log in it, as far as that is vouched for."""
+        if self._log is None or not 0 < self.seal.log_bytes <= self._open_log():
+            return self._measure_main()
+        running = self._vault.start_mac("file")
+        size = 0
+        try:
+            for piece in main_after_checkpoint(self._main, self._log, self.seal.log_bytes):
+                running.update(piece)
+                size += len(piece)
+        except struct.error as error:
+            raise LedgerUntrusted(f"{self._log_path}: it was changed from outside") from error
         return size, running.finalize()
 
     def _write(self, seal: Seal) -> None:

@@ -1,13 +1,18 @@
-"""KMS sites as processes of their own, on free ports of the loopback, for tests."""
+"""KMS sites on free ports of the loopback, as processes of their own or in a thread, for tests."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import queue
 import re
 import signal
 import ssl
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +21,9 @@ from typing import Any
 
 from kms.client import Kms014Client
 from kms.configuration import KmsConfiguration
+from kms.ledger import Ledger
 from kms.pki import sae_files
+from kms.server import Clock, serve_until
 from kms.site import CONFIGURATION, HERE, SitePlan, load_block, make_site
 
 TIMEOUT_S = 60
@@ -100,3 +107,19 @@ def start(folder: Path) -> KmsProcess:
     port = re.search(r"at https://127.0.0.1:(\d+)$", (folder / "log").read_text(), re.MULTILINE)
     assert port is not None
     return KmsProcess(folder, process, int(port[1]))
+
+
+@contextmanager
+def served(ledger: Ledger, configuration: KmsConfiguration, clock: Clock) -> Iterator[int]:
+    """Serve an open ledger from a thread of this process; the port."""
+    ports: queue.Queue[int] = queue.Queue()
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    serving = serve_until(ledger, configuration, stop, ports.put, clock)
+    thread = threading.Thread(target=loop.run_until_complete, args=(serving,))
+    thread.start()
+    try:
+        yield ports.get(timeout=TIMEOUT_S)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()

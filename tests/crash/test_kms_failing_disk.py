@@ -64,7 +64,8 @@ import ctypes, shutil, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from kms.ledger import Ledger, PoolExhausted
+from kms.ledger import Ledger
+from kms.places import PoolExhausted
 from topo.errors import LedgerError
 
 NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)

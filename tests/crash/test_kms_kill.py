@@ -24,6 +24,7 @@ from kms import ledger_store
 from kms.key_id import parse_key_id
 from kms.ledger import Ledger
 from kms.reconcile import disagreements, reconcile, summarise
+from kms.store_seal import SealFile
 from topo.errors import QntnError
 
 pytestmark = pytest.mark.crash
@@ -72,6 +73,46 @@ def killed(path: Path, to_fetch: Sequence[str], rng: Random) -> Told:
     assert os.WIFSIGNALED(status), "the child ended by itself"
     words = [line.split() for line in lines if line.endswith("\n") and line != "open\n"]
     return [(what, name, bytes.fromhex(key)) for what, name, key in words]
+
+
+def killed_in_a_checkpoint(path: Path, before: bool) -> None:
+    """A child takes a key and is killed `before` SQLite has put the log into the main file, or after."""
+    begin = SealFile.checkpoint_begins
+
+    def die(seal: SealFile, *_: int) -> None:
+        if before:
+            begin(seal)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        setattr(SealFile, "checkpoint_begins" if before else "checkpoint_ended", die)
+        try:
+            with Ledger(path) as ledger:
+                ledger.take("m", "s", 256, 1, NOW)
+                ledger.stock.checkpoint()
+        finally:
+            os._exit(1)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("records", [10_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_k4_recovery_takes_under_two_seconds(tmp_path: Path, records: int) -> None:
+    """Of processor time, so that it does not matter what else runs; a record is a key asked for by itself."""
+    path = tmp_path / "u"
+    with Ledger.create(path, "U") as ledger:
+        ledger.add_block(1, Random(1).randbytes(64 * records + 1000), "", NOW)
+        for _ in range(records // 1000):
+            with ledger.batch():
+                for _ in range(1000):
+                    ledger.take("m", "s", 256, 1, NOW)
+    for kills, before in enumerate((True, False), 1):
+        killed_in_a_checkpoint(path, before)
+        begin_s = time.process_time()
+        with Ledger(path) as ledger:
+            spent_s = time.process_time() - begin_s
+            assert ledger.consumption().taken_keys == records + kills
+        assert spent_s < 2
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pytest
 from kms.ledger import Ledger
 from kms.pools import LedgerCounts
 from kms.store_seal import SealFile
-from kms.vault import LedgerUntrusted
+from kms.vault import LedgerUntrusted, Vault
 from topo.errors import LedgerError
 
 pytestmark = pytest.mark.crash
@@ -91,6 +91,15 @@ def state_of(folder: Path, files: Image) -> LedgerCounts | None:
     return counts
 
 
+def vouched(path: Path) -> bool:
+    """Whether the seal knows every byte of the files."""
+    seal = SealFile(path)
+    try:
+        return seal.check(Vault(SECRET, seal.salt))
+    finally:
+        seal.close()
+
+
 @sizes
 def test_k5_a_torn_log_before_it_was_told_of(folder: Path, history: History, images: int) -> None:
     """The commit had not returned: the seal is the old one, any bytes of the record may be there."""
@@ -159,8 +168,10 @@ def test_k5_in_the_middle_of_a_checkpoint(
     rng = Random(8)
     for cut in rng.sample(range(len(new)), min(images // 3, len(new))):
         mixed = start | {"ledger": new[:cut] + old[cut:]}
+        assert vouched(write(folder, mixed))
         assert state_of(folder, mixed) == history.counts_after
     late = start | {"ledger": new, "ledger-wal": b""}
+    assert vouched(write(folder, late))
     assert state_of(folder, late) == history.counts_after
     with pytest.raises(LedgerUntrusted, match="old copy"):  # the log gone, and what was in it
         Ledger(write(folder, start | {"ledger-wal": b""}), SECRET)

@@ -7,18 +7,25 @@ import json
 import shutil
 import socket
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from experiments import cli
-from kms.client import Kms014Client
+from kms.alarms import AlarmKind
+from kms.client import DeliveredKey, Kms014Client
+from kms.key_id import parse_key_id
 from kms.ledger import Ledger
 from kms.reconcile import disagreements, summarise
-from kms.site import make_pair
+from kms.site import CONFIGURATION, make_pair
 from tests.kms_process import TIMEOUT_S, KmsProcess, start
 from topo.errors import KmsRefused
 
@@ -36,15 +43,25 @@ def two_free_ports() -> int:
                 return port
 
 
+def change_peer(folder: Path, **changes: object) -> None:
+    """Of a site's configuration, what it says of the other site."""
+    path = folder / CONFIGURATION
+    content = json.loads(path.read_text())
+    content["peer"] |= changes
+    path.write_text(json.dumps(content))
+
+
+def make_linked(folder: Path, key_bytes: int, port: int) -> Pair:
+    """Two sites of `qntn kms init`, in touch every fifth of a second."""
+    at_u, at_n = (path.parent for path in make_pair(folder, key_bytes, port, 0, datetime.now(UTC)))
+    for site in (at_u, at_n):
+        change_peer(site, reconcile_every_s=0.2)
+    return at_u, at_n
+
+
 @pytest.fixture
 def pair(tmp_path: Path) -> Pair:
-    """Two sites of `qntn kms init` on free ports, in touch every fifth of a second."""
-    paths = make_pair(tmp_path, 100_000, two_free_ports(), 0, datetime.now(UTC))
-    for path in paths:
-        content = json.loads(path.read_text())
-        content["peer"]["reconcile_every_s"] = 0.2
-        path.write_text(json.dumps(content))
-    return paths[0].parent, paths[1].parent
+    return make_linked(tmp_path, 100_000, two_free_ports())
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -65,6 +82,17 @@ def fetched(kms: KmsProcess, slave: str, master: str, names: list[str]) -> None:
     client = kms.client(slave)
     assert len(client.get_key_with_ids(master, names)) == len(names)
     client.close()
+
+
+def rounds(both: tuple[KmsProcess, KmsProcess]) -> list[int]:
+    """How often each site has heard the other."""
+    return [kms.log.count("/qntn/") for kms in both]
+
+
+def settle(both: tuple[KmsProcess, KmsProcess]) -> None:
+    """Wait until each site has heard the other a few times more."""
+    before = rounds(both)
+    until(lambda: all(now > then + 2 for now, then in zip(rounds(both), before, strict=True)))
 
 
 def left_to_settle(pair: Pair) -> list[str]:
@@ -91,13 +119,168 @@ def test_k14_traffic_at_both_sites_while_apart(pair: Pair) -> None:
     fetched(both[0], "EG-U", "EG-N", inward)
     fetched(both[1], "EG-N", "EG-U", outward[12:])
     until(lambda: all("destroyed" in kms.log for kms in both))
-    rounds = [kms.log.count("/qntn/") for kms in both]
-    until(
-        lambda: all(kms.log.count("/qntn/") > at + 2 for kms, at in zip(both, rounds, strict=True))
-    )
+    settle(both)
     for kms in both:
         kms.stop()
     assert left_to_settle(pair) == []
+
+
+class Line:
+    """The other KME's way to a port; cut, it keeps what is sent until it is whole again, like TCP."""
+
+    def __init__(self, to_port: int, ends: ExitStack) -> None:
+        self.whole = threading.Event()
+        self.whole.set()
+        self._to_port, self._ends = to_port, ends
+        self._entrance = ends.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.port: int = self._entrance.getsockname()[1]
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    def close(self) -> None:
+        """After both KMEs have ended."""
+        self._entrance.shutdown(socket.SHUT_RD)
+        self._accepting.join()
+
+    def _accept(self) -> None:
+        carrying = []
+        with suppress(OSError):  # the entrance is closed
+            while True:
+                here = self._ends.enter_context(self._entrance.accept()[0])
+                there = self._ends.enter_context(socket.socket())
+                if there.connect_ex(("127.0.0.1", self._to_port)) != 0:
+                    here.close()
+                    continue
+                for ends in ((here, there), (there, here)):
+                    carrying.append(threading.Thread(target=self._carry, args=ends, daemon=True))
+                    carrying[-1].start()
+        for thread in carrying:
+            thread.join()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):  # one end has gone: so shall the other
+            while data := source.recv(1 << 16):
+                self.whole.wait()
+                sink.sendall(data)
+        self.whole.wait()
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def lines_between(pair: Pair, port: int) -> Iterator[tuple[Line, Line]]:
+    """What the sites at `port` and the next one have to reach each other, instead of the ports themselves."""
+    with ExitStack() as ends:
+        lines = Line(port + 1, ends), Line(port, ends)
+        for folder, line in zip(pair, lines, strict=True):
+            change_peer(folder, url=f"https://127.0.0.1:{line.port}")
+        yield lines
+        for line in lines:
+            line.close()
+
+
+@dataclass
+class Traffic:
+    """The SAEs of one direction, and all keys that they have had, by key_ID."""
+
+    master: str
+    slave: str
+    taken: dict[str, bytes] = field(default_factory=dict)
+    fetched: dict[str, bytes] = field(default_factory=dict)
+
+    def run(
+        self, at_master: KmsProcess, at_slave: KmsProcess, over: threading.Event, rng: Random
+    ) -> None:
+        """Take keys, fetch some of those waiting, try one again; until it is `over`."""
+        master, slave = at_master.client(self.master), at_slave.client(self.slave)
+        while not over.wait(0.02):
+            _note(self.taken, master.get_key(self.slave, rng.randint(1, 4)))
+            waiting = self.waiting()
+            names = rng.sample(waiting, min(len(waiting), rng.randint(1, 3)))
+            _note(self.fetched, slave.get_key_with_ids(self.master, names))
+            with pytest.raises(KmsRefused, match="400"):
+                slave.get_key_with_ids(self.master, [rng.choice([*self.fetched])])
+        master.close()
+        slave.close()
+
+    def waiting(self) -> list[str]:
+        return [name for name in self.taken if name not in self.fetched]
+
+    def finish(self, at_slave: KmsProcess, rng: Random) -> None:
+        """Fetch what is waiting; then nothing can be had again."""
+        slave = at_slave.client(self.slave)
+        for name in self.waiting():
+            _note(self.fetched, slave.get_key_with_ids(self.master, [name]))
+        assert self.fetched == self.taken
+        for name in rng.sample([*self.taken], min(len(self.taken), 200)):
+            with pytest.raises(KmsRefused, match="400"):
+                slave.get_key_with_ids(self.master, [name])
+        slave.close()
+
+
+def _note(had: dict[str, bytes], keys: list[DeliveredKey]) -> None:
+    for key in keys:
+        assert key.key_id not in had, "a key given twice"
+        had[key.key_id] = key.key
+
+
+@pytest.mark.parametrize("cut_s", [1, pytest.param(60, marks=pytest.mark.long)])
+def test_k14_the_line_between_two_sites_at_work_is_cut(tmp_path: Path, cut_s: float) -> None:
+    """Both serve on meanwhile; no key and no byte is given twice, and afterwards they agree."""
+    port = two_free_ports()
+    pair = make_linked(tmp_path, 1_000_000, port)
+    directions = Traffic("EG-U", "EG-N"), Traffic("EG-N", "EG-U")
+    over = threading.Event()
+    with lines_between(pair, port) as lines, ThreadPoolExecutor(2) as pool:
+        both = start(pair[0]), start(pair[1])
+        try:
+            work = [
+                pool.submit(traffic.run, *sites, over, Random(cut_s))
+                for traffic, sites in zip(directions, (both, both[::-1]), strict=True)
+            ]
+            settle(both)
+            missed = [kms.log.count("not reconciled") for kms in both]
+            for line in lines:
+                line.whole.clear()
+            until(
+                lambda: all(
+                    kms.log.count("not reconciled") > before
+                    for kms, before in zip(both, missed, strict=True)
+                )
+            )
+            heard, had = rounds(both), [len(traffic.fetched) for traffic in directions]
+            time.sleep(cut_s)
+            assert rounds(both) == heard
+            given = [
+                len(traffic.fetched) - before
+                for traffic, before in zip(directions, had, strict=True)
+            ]
+            assert min(given) > 10 * cut_s
+        finally:
+            over.set()
+            for line in lines:
+                line.whole.set()
+        for each in work:
+            each.result()
+        settle(both)
+        for traffic, at_slave in zip(directions, both[::-1], strict=True):
+            traffic.finish(at_slave, Random(cut_s))
+        settle(both)
+        for kms in both:
+            assert AlarmKind.CORRUPTED not in kms.log
+            kms.stop()
+
+    assert left_to_settle(pair) == []
+    end = 0
+    names = [name for traffic in directions for name in traffic.taken]
+    for at in sorted(parse_key_id(name).location.offset_bytes for name in names):
+        assert at >= end, "two keys overlap"
+        end = at + 32
+    for folder, mine, theirs in zip(pair, directions, directions[::-1], strict=True):
+        with Ledger(folder / "ledger.sqlite", (folder / "ledger.secret").read_bytes()) as ledger:
+            spent = ledger.consumption()
+        assert (spent.taken_keys, spent.fetched_keys) == (len(mine.taken), len(theirs.taken))
 
 
 def test_k7_a_site_put_back_to_an_old_state_refuses(pair: Pair, tmp_path: Path) -> None:
@@ -120,10 +303,7 @@ def test_k7_a_site_put_back_to_an_old_state_refuses(pair: Pair, tmp_path: Path) 
 
 def test_k7_a_site_that_is_to_hear_the_other_first_serves_nobody_before(pair: Pair) -> None:
     """Then a roll-back does no harm either while the other site cannot be reached."""
-    path = pair[0] / "kms.json"
-    content = json.loads(path.read_text())
-    content["peer"]["hear_first"] = True
-    path.write_text(json.dumps(content))
+    change_peer(pair[0], hear_first=True)
     at_u = start(pair[0])
     for _ in range(2):
         with pytest.raises(KmsRefused, match="503"):

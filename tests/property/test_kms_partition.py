@@ -6,38 +6,28 @@ who has been given it, and whether it may still be given.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from random import Random
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
-from kms.ledger import KeyNotFound, Ledger, PoolExhausted
+from kms.places import KeyNotFound, PoolExhausted
 from kms.ranges import RangeState
 from kms.reconcile import Summary, disagreements, reconcile, summarise
+from tests.kms_two_ledgers import NOW, TwoLedgers, sides
 from topo.errors import ProtocolError
 
-NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
-IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 BLOCKS, LENGTH = 3, 600
-sides = st.sampled_from((0, 1))
 
 
-class Partition(RuleBasedStateMachine):
+class Partition(TwoLedgers):
     """`waiting[i]`: key_IDs taken at site i, not fetched at 1 - i, with (key, size, slaves)."""
 
     @initialize()
     def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(dir=IN_MEMORY))
-        self.sites = [
-            Ledger.create(self.folder / "u", "U"),
-            Ledger.create(self.folder / "n", "N"),
-        ]
         for number in range(BLOCKS):
             for ledger in self.sites:
                 ends = LATER if number == 1 else None
@@ -45,11 +35,6 @@ class Partition(RuleBasedStateMachine):
         self.on_the_way: list[list[str]] = [[], []]
         self.waiting: list[dict[str, tuple[bytes, set[str]]]] = [{}, {}]
         self.given: list[set[str]] = [set(), set()]
-
-    def teardown(self) -> None:
-        for ledger in self.sites:
-            ledger.close()
-        shutil.rmtree(self.folder)
 
     @rule(side=sides, size=st.integers(8, 40), slaves=st.sets(st.sampled_from("xyz"), min_size=1))
     def take(self, side: int, size: int, slaves: set[str]) -> None:
@@ -101,9 +86,7 @@ class Partition(RuleBasedStateMachine):
 
     @rule(side=sides)
     def restart(self, side: int) -> None:
-        path = self.sites[side].path
-        self.sites[side].close()
-        self.sites[side] = Ledger(path)
+        self.reopen(side)
 
     @rule()
     def heal(self) -> None:

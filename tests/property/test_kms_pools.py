@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from kms.key_id import NAMING_AREA_BYTES, parse_key_id
-from kms.ledger import KeyNotFound, Ledger, PoolExhausted
-
-NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)
-IN_MEMORY = next((path for path in ("/dev/shm",) if Path(path).is_dir()), None)
-sides = st.sampled_from((0, 1))
+from kms.places import KeyNotFound, PoolExhausted
+from tests.kms_two_ledgers import NOW, TwoLedgers, sides
 
 
-class TwoSites(RuleBasedStateMachine):
+class TwoSites(TwoLedgers):
     """`delivered`: the bytes of every key_ID issued; `pending[i]`: those to be fetched at 1 - i."""
 
     @initialize()
     def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(dir=IN_MEMORY))
-        self.sites = [
-            Ledger.create(self.folder / "u", "U"),
-            Ledger.create(self.folder / "n", "N"),
-        ]
         self.blocks: dict[int, bytes] = {}
         self.delivered: dict[str, bytes] = {}
         self.pending: list[list[str]] = [[], []]
-
-    def teardown(self) -> None:
-        for ledger in self.sites:
-            ledger.close()
-        shutil.rmtree(self.folder)
 
     @rule(number=st.integers(0, 65535), length=st.integers(96, 600))
     def add_block(self, number: int, length: int) -> None:
@@ -91,10 +74,8 @@ class TwoSites(RuleBasedStateMachine):
 
     @rule(side=sides)
     def restart(self, side: int) -> None:
-        ledger = self.sites[side]
-        counts = ledger.counts()
-        ledger.close()
-        self.sites[side] = Ledger(ledger.path)
+        counts = self.sites[side].counts()
+        self.reopen(side)
         assert self.sites[side].counts() == counts
 
     @invariant()

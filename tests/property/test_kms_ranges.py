@@ -44,6 +44,10 @@ def test_against_a_list_of_bytes(
     expected = runs_of(states)
     assert list(ranges.runs()) == expected
     assert sorted(stored.values()) == expected
+    again = RangeMap(range(START, STOP))
+    again.restore(run for run in expected if run.state is not RangeState.FREE)
+    assert list(again.runs()) == expected
+    assert again.totals == ranges.totals
     assert ranges.free_runs() == [run for run in expected if run.state is RangeState.FREE]
     assert ranges.totals == {state: states.count(state) for state in RangeState}
     start, stop = place

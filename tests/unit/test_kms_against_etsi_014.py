@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kms import api
+from kms.alarms import AlarmKind
 from kms.api import Request, get_key, get_key_with_key_ids, get_status
 from tests.etsi_014 import ANY_ID, NOW, Site, get, key_lengths, make_site, post, raw, taken
 from topo.errors import LedgerError
@@ -263,7 +263,7 @@ def test_k13_exhaustion_and_recovery(site_u: Site) -> None:
         assert site_u.call(get_key, "EG-U", get("EG-N")) == (503, {"message": "not enough keys"})
     assert site_u.ledger.counts() == before
     assert site_u.call(get_status, "EG-U", get("EG-N"))[1]["stored_key_count"] == 0
-    assert site_u.kme.alarms.counts[api.AlarmKind.EXHAUSTED] == 1
+    assert site_u.kme.alarms.counts[AlarmKind.EXHAUSTED] == 1
     site_u.ledger.add_block(2, bytes(1000), "the next pass", NOW)
     assert key_lengths(site_u.call(get_key, "EG-U", get("EG-N", number=10))) == [256] * 10
 

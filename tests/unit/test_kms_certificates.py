@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import http.client
 import json
 import logging
-import queue
 import re
 import ssl
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -26,8 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from kms.configuration import KmsConfiguration
 from kms.ledger import Ledger
 from kms.pki import Credentials, init_site, issue_sae, revoke, sae_files
-from kms.server import serve_until
 from kms.site import HERE, SitePlan, load_block, make_site
+from tests.kms_process import served
 
 TIMEOUT_S = 20.0
 ENC_KEYS = "/api/v1/keys/EG-N/enc_keys"
@@ -40,26 +37,9 @@ class Kme:
     folder: Path
     offset: timedelta = timedelta()
     port: int = 0
-    metrics_port: int = 0
-    context: dict[str, ssl.SSLContext] = field(default_factory=dict)
 
     def clock(self) -> datetime:
         return datetime.now(UTC) + self.offset
-
-    @contextmanager
-    def serving(self, ledger: Ledger, configuration: KmsConfiguration) -> Iterator[None]:
-        ports: queue.Queue[int] = queue.Queue()
-        loop, stop = asyncio.new_event_loop(), asyncio.Event()
-        serving = serve_until(ledger, configuration, stop, ports.put, self.clock)
-        thread = threading.Thread(target=loop.run_until_complete, args=(serving,))
-        thread.start()
-        try:
-            self.port = ports.get(timeout=TIMEOUT_S)
-            yield
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join()
-            loop.close()
 
     def connect(self, sae: Credentials | None) -> http.client.HTTPSConnection:
         context = ssl.create_default_context(cafile=self.folder / "ca.pem")
@@ -80,20 +60,28 @@ def ask(connection: http.client.HTTPSConnection, path: str) -> tuple[int, dict[s
     return answer.status, json.loads(answer.read())
 
 
-@pytest.fixture(scope="module")
-def kme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kme]:
-    folder = tmp_path_factory.mktemp("kme") / "site"
+@contextmanager
+def serving(
+    folder: Path, material: bytes, *, expires: datetime | None = None, **changes: object
+) -> Iterator[Kme]:
+    """A site with one block of key, its configuration changed."""
     plan = SitePlan("U", "KME-U", "KME-N", HERE, 0, [("EG-U", "EG-N"), ("EH-U", "EH-N")], 0)
     path = make_site(folder, plan, datetime.now(UTC))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     configuration = KmsConfiguration.load(path)
-    material = Random(1).randbytes(20_000)
-    load_block(configuration, 1, material, "test", now=datetime.now(UTC))
-    served = Kme(folder)
+    load_block(configuration, 1, material, "test", now=datetime.now(UTC), expires=expires)
+    kme = Kme(folder)
     with (
         Ledger(configuration.ledger_path, configuration.ledger_secret()) as ledger,
-        served.serving(ledger, configuration),
+        served(ledger, configuration, kme.clock) as kme.port,
     ):
-        yield served
+        yield kme
+
+
+@pytest.fixture(scope="module")
+def kme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kme]:
+    with serving(tmp_path_factory.mktemp("kme") / "site", Random(1).randbytes(20_000)) as kme:
+        yield kme
 
 
 @pytest.fixture(autouse=True)
@@ -188,18 +176,8 @@ def test_what_is_low_at_the_start_or_by_expiry_is_said_at_once(
 ) -> None:
     """Without any SAE asking: the alarm at the start, the expiry at a scrape."""
     caplog.set_level(logging.INFO)
-    plan = SitePlan("U", "KME-U", "KME-N", HERE, 0, [("EG-U", "EG-N")], 0)
-    path = make_site(tmp_path / "site", plan, datetime.now(UTC))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"low_water_bits": 10_000}))
-    configuration = KmsConfiguration.load(path)
-    now = datetime.now(UTC)
-    block = bytes(range(256)) * 9
-    load_block(configuration, 1, block, "test", now=now, expires=now)
-    served = Kme(tmp_path / "site")
-    with (
-        Ledger(configuration.ledger_path, configuration.ledger_secret()) as ledger,
-        served.serving(ledger, configuration),
-    ):
+    block, now = bytes(range(256)) * 9, datetime.now(UTC)
+    with serving(tmp_path / "site", block, expires=now, low_water_bits=10_000):
         assert "low-water at KME-U: 8960 bits left" in caplog.text
         url = re.search(r"http://\S+/metrics", caplog.text)
         assert url is not None
@@ -213,16 +191,8 @@ def test_metrics_are_what_prometheus_reads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    plan = SitePlan("U", "KME-U", "KME-N", HERE, 0, [("EG-U", "EG-N")], 0)
-    path = make_site(tmp_path / "site", plan, datetime.now(UTC))
-    configuration = KmsConfiguration.load(path)
-    load_block(configuration, 1, bytes(range(256)) * 9, "test", now=datetime.now(UTC))
-    served = Kme(tmp_path / "site")
-    with (
-        Ledger(configuration.ledger_path, configuration.ledger_secret()) as ledger,
-        served.serving(ledger, configuration),
-    ):
-        connection = served.connect(sae_files(served.folder, "EG-U"))
+    with serving(tmp_path / "site", bytes(range(256)) * 9) as site:
+        connection = site.connect(sae_files(site.folder, "EG-U"))
         keys = [ask(connection, ENC_KEYS)[1]["keys"][0] for _ in range(3)]
         assert ask(connection, f"{ENC_KEYS}?size=3")[0] == 400
         url = next(

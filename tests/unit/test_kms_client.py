@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
-import queue
 import socket
 import subprocess
 import sys
@@ -18,11 +16,12 @@ from random import Random
 
 import pytest
 
-from kms.client import Kms014Client, site_status
+from kms.client import Kms014Client
 from kms.configuration import KmsConfiguration, SaePair
 from kms.ledger import Ledger
 from kms.pki import Credentials, SiteFiles, init_site
-from kms.server import KmeServer, serve_until, tls_context
+from kms.server import KmeServer, tls_context
+from tests.kms_process import served
 from topo.errors import InputError, KeySupplyError, KmsRefused, LedgerError, ProtocolError
 
 NOW = datetime.now(UTC)
@@ -55,21 +54,9 @@ class Site:
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        ports: queue.Queue[int] = queue.Queue()
-        loop, stop = asyncio.new_event_loop(), asyncio.Event()
         configuration = self.configuration.model_copy(update={"listen_port": self.port})
-        thread = threading.Thread(
-            target=loop.run_until_complete,
-            args=(serve_until(self.ledger, configuration, stop, ports.put, lambda: NOW),),
-        )
-        thread.start()
-        try:
-            self.port = ports.get(timeout=TIMEOUT_S)
+        with served(self.ledger, configuration, lambda: NOW) as self.port:
             yield
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join()
-            loop.close()
 
     def client(
         self,
@@ -106,10 +93,10 @@ def test_both_sites_give_the_same_keys(sites: tuple[Site, Site]) -> None:
         assert at_u.get_key_with_ids(SAE_IDS["N"], [back.key_id.upper()]) == [back]
         assert repr(back.key) not in repr(back)
 
-        status = site_status(at_u, SAE_IDS["N"])
-        assert status["source_KME_ID"] == "KME-U"
-        assert status["master_SAE_ID"] == SAE_IDS["U"]
-        assert status["stored_key_count"] == site_u.ledger.stored_key_count(256)
+        status = at_u.status(SAE_IDS["N"])
+        assert status.source_KME_ID == "KME-U"
+        assert status.master_SAE_ID == SAE_IDS["U"]
+        assert status.stored_key_count == site_u.ledger.stored_key_count(256)
 
         with pytest.raises(KmsRefused, match="not found on KME") as refused:
             at_n.get_key_with_ids(SAE_IDS["U"], [keys[0].key_id])

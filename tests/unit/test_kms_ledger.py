@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from kms.key_id import NAMING_AREA_BYTES, KeyLocation, derive_naming_key, format_key_id
-from kms.ledger import MINIMUM_BLOCK_BYTES, KeyNotFound, Ledger, PoolExhausted
+from kms.ledger import MINIMUM_BLOCK_BYTES, Ledger
+from kms.places import KeyNotFound, PoolExhausted
 from topo.errors import LedgerError
 
 NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)

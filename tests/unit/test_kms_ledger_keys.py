@@ -11,7 +11,8 @@ from random import Random
 import pytest
 
 from kms.key_id import parse_key_id
-from kms.ledger import KeyNotFound, Ledger, PoolExhausted
+from kms.ledger import Ledger
+from kms.places import KeyNotFound, PoolExhausted
 from kms.reconcile import reconcile, summarise
 
 NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)

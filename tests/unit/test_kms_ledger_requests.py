@@ -10,7 +10,8 @@ from random import Random
 import pytest
 
 from kms.key_id import NAMING_AREA_BYTES, KeyLocation, derive_naming_key, format_key_id
-from kms.ledger import KeyNotFound, Ledger, PoolExhausted
+from kms.ledger import Ledger
+from kms.places import KeyNotFound, PoolExhausted
 from kms.pools import Consumption, PoolLevel
 from kms.steady_clock import SteadyClock
 from topo.errors import LedgerError
@@ -136,23 +137,6 @@ def test_a_pad_is_the_same_at_both_sites_once(sites: Sites) -> None:
         site_u.take_pad(site_u.level("own").free_bytes + 40, "relay", NOW)
     with pytest.raises(LedgerError):
         site_u.take_pad(0, "relay", NOW)
-
-
-def test_a_whole_block_is_withdrawn_once(sites: Sites) -> None:
-    site_u, _ = sites
-    k2 = load(sites, 1, 9000)
-    load(sites, 2, 9000)
-    assert site_u.withdraw_block(1, "K2 of relay 5", NOW) == k2
-    assert site_u.stored_key_count(9 * 8) == (9000 - 32) // 2 // 9
-    site_u.take("a", "b", 256, 1, NOW)  # of block 2
-    for number in (1, 2, 3):
-        with pytest.raises(LedgerError, match="used already"):
-            site_u.withdraw_block(number, "again", NOW)
-    with pytest.raises(LedgerError, match="stored already"):
-        site_u.add_block(1, k2, "again", NOW)
-    assert [
-        entry.detail["reason"] for entry in site_u.audit_trail() if entry.event == "destroy"
-    ] == ["K2 of relay 5"]
 
 
 def test_destroying_a_block_leaves_nothing(sites: Sites) -> None:

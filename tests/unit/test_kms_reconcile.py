@@ -9,7 +9,8 @@ from random import Random
 
 import pytest
 
-from kms.ledger import KeyNotFound, Ledger
+from kms.ledger import Ledger
+from kms.places import KeyNotFound
 from kms.reconcile import Summary, disagreements, reconcile, summarise
 from kms.vault import LedgerUntrusted
 from topo.errors import LedgerError, ProtocolError
