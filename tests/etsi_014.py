@@ -15,6 +15,7 @@ from typing import Any, Literal
 from kms import api
 from kms.api import Request
 from kms.configuration import KmsConfiguration, SaePair
+from kms.kme import Kme
 from kms.ledger import Ledger
 
 NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)
@@ -29,7 +30,7 @@ Answer = tuple[int, dict[str, Any]]
 class Site:
     """One KME, at a clock that stands still unless told otherwise."""
 
-    kme: api.Kme
+    kme: Kme
     now: datetime = NOW
 
     @property
@@ -62,7 +63,7 @@ def make_site(folder: Path, site: Literal["U", "N"], **changes: Any) -> Site:
     ).model_copy(update=changes)
     ledger = Ledger.create(configuration.ledger_path, site)
     ledger.add_block(1, MATERIAL, "test", NOW)
-    return Site(api.Kme.start(ledger, configuration, NOW))
+    return Site(Kme.start(ledger, configuration, NOW))
 
 
 def get(sae_id: str, **query: object) -> Request:
