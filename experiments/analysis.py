@@ -141,7 +141,7 @@ def _keys(
         passes=passes,
         relayed_bits=supply.relayed_bits,
         sites={kms: _site(kms, folder) for kms in KEY_SITES},
-        session_keys=sum(len(status["key_ids"]) for status in statuses),
+        session_keys=sum(status["keys"] for status in statuses),
         rekeys=sum(status["rekeys"] for status in statuses),
     )
 

@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from gateways.aggfrag import MIN_PAYLOAD_OCTETS
-from gateways.encapsulation import PORT, inner_mtu
+from gateways.encapsulation import PORT, Encapsulation, inner_mtu
 from gateways.esp import MAX_SEQUENCE
 from gateways.events import Policy
 from gateways.ike.auth import Certified, Credentials, Psk, SigningKey
 from gateways.ike.config import IkeConfig, Keying
 from gateways.ike.numbers import GROUP_X25519
 from gateways.keysource import KEY_BITS
-from gateways.selectors import TrafficSelectors
+from gateways.mtu import MIN_IPV6_MTU
+from gateways.selectors import Network, TrafficSelectors
 from gateways.suites import AES_128_GCM, SUITES
 from topo.errors import InputError, ScenarioError
 
 _NS = 10**9
 _RESPONDER_PATIENCE = 1.2
 """How much longer a responder's soft lifetime is: it rekeys only when the initiator does not."""
+
+
+def _prefix(value: object) -> object:
+    """A prefix written down, in one place, so that what is wrong with it is said once and not for each IP version."""
+    return ip_network(value) if isinstance(value, str) else value
+
+
+Prefix = Annotated[Network, BeforeValidator(_prefix)]
 
 
 class KmsConfig(BaseModel):
@@ -76,13 +93,22 @@ class GatewayConfig(BaseModel):
     outer_local: IPv4Address = Field(description="address the ESP packets leave from")
     outer_peer: IPv4Address = Field(description="address of the other gateway")
     port: int = Field(PORT, gt=0, lt=65536, description="UDP port at both ends (RFC 3948)")
+    encapsulation: Encapsulation = Field(
+        Encapsulation.UDP,
+        description="udp: ESP in UDP; raw: as IP protocol 50, no super-packets. IKE is in UDP. The same at both ends",
+    )
     path_mtu: int = Field(1500, ge=576, le=65535, description="MTU of the path outside, octets")
     tun_name: str = Field(
         "qtun0", pattern=r"^[A-Za-z0-9_.-]{1,15}$", description="name of the TUN device"
     )
     tun_address: IPv4Interface = Field(description="address and prefix length of the TUN device")
-    local: tuple[IPv4Network, ...] = Field(min_length=1, description="prefixes behind us")
-    remote: tuple[IPv4Network, ...] = Field(min_length=1, description="prefixes behind the peer")
+    tun_address6: IPv6Interface | None = Field(
+        None, description="IPv6 address and prefix length of the TUN device; null: none"
+    )
+    local: tuple[Prefix, ...] = Field(min_length=1, description="prefixes behind us, IPv4 and IPv6")
+    remote: tuple[Prefix, ...] = Field(
+        min_length=1, description="prefixes behind the peer, IPv4 and IPv6"
+    )
     psk: str = Field("", repr=False, description="pre-shared key of IKE, hex")
     certificate: CertificateConfig | None = Field(
         None, description="authentication by certificates; null: by psk"
@@ -184,12 +210,26 @@ class GatewayConfig(BaseModel):
             raise ValueError("hard_after_s must be longer than rekey_after_s")
         if any(self.outer_peer in prefix for prefix in self.remote):
             raise ValueError("remote contains outer_peer: the tunnel would run through itself")
+        versions = {prefix.version for prefix in self.local}
+        if versions != {prefix.version for prefix in self.remote}:
+            raise ValueError("local and remote must have prefixes of the same IP versions")
+        if 6 in versions and self.tun_mtu < MIN_IPV6_MTU:
+            raise ValueError(
+                f"path_mtu leaves {self.tun_mtu} octets inside; IPv6 needs {MIN_IPV6_MTU}"
+            )
         return self
+
+    @property
+    def tun_addresses(self) -> tuple[IPv4Interface | IPv6Interface, ...]:
+        """The addresses of the TUN device."""
+        return (self.tun_address, *((self.tun_address6,) if self.tun_address6 else ()))
 
     @property
     def tun_mtu(self) -> int:
         """MTU of the TUN device, so that no outer packet is longer than `path_mtu`, octets."""
-        return min(inner_mtu(self.path_mtu, SUITES[name]) for name in self.suites)
+        return min(
+            inner_mtu(self.path_mtu, SUITES[name], self.encapsulation) for name in self.suites
+        )
 
     def selectors(self) -> TrafficSelectors:
         """What the tunnel protects."""
@@ -215,6 +255,7 @@ class GatewayConfig(BaseModel):
             own_address=self.outer_local,
             peer_address=self.outer_peer,
             port=self.port,
+            force_udp=self.encapsulation is Encapsulation.UDP,
             local=self.local,
             remote=self.remote,
             keying=self.keying,

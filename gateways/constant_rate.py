@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 
 from gateways.aggfrag import NEXT_AGGFRAG, REORDER_WINDOW, Receiver, Sender
-from gateways.encapsulation import inner_mtu, outer_length
+from gateways.encapsulation import Encapsulation, inner_mtu, outer_length
 from gateways.esp import EspRefused, InboundSa, OutboundSa
 from gateways.fast.core import Core
 from gateways.pacer import Pacer
@@ -38,6 +38,8 @@ class ConstantRate:
         path_mtu: int,
         payload_octets: int | None = None,
         window: int = REORDER_WINDOW,
+        *,
+        encapsulation: Encapsulation = Encapsulation.UDP,
     ) -> None:
         self.drops = tunnel.drops
         self.rate_bps = rate_bps
@@ -45,6 +47,7 @@ class ConstantRate:
         self._path_mtu = path_mtu
         self._wanted_octets = payload_octets
         self._window = window
+        self._encapsulation = encapsulation
         self._sa: OutboundSa | None = None
         self._sender: Sender | None = None
         self._pacer: Pacer | None = None
@@ -155,7 +158,7 @@ class ConstantRate:
         self._sa = sa
         if sa is None:
             return
-        longest = inner_mtu(self._path_mtu, sa.suite)
+        longest = inner_mtu(self._path_mtu, sa.suite, self._encapsulation)
         octets = min(longest, self._wanted_octets or longest)
         if self._sender is None:
             self._sender = Sender(octets, round(self.rate_bps * QUEUE_S / 8))
@@ -164,7 +167,8 @@ class ConstantRate:
             if self._pacer is not None:
                 start_ns = self._pacer.next_ns()
                 self._past["slots_skipped"] += self._pacer.skipped
-            self._pacer = Pacer(self.rate_bps, outer_length(octets, sa.suite), start_ns)
+            outer_octets = outer_length(octets, sa.suite, self._encapsulation)
+            self._pacer = Pacer(self.rate_bps, outer_octets, start_ns)
         self._sender.payload_octets = octets
 
     # -- what comes out -------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from typing import Any
 
 from gateways.config import GatewayConfig, load_config
 from gateways.constant_rate import ConstantRate
-from gateways.encapsulation import NON_ESP_MARKER, inner_mtu
+from gateways.encapsulation import NON_ESP_MARKER, Encapsulation, inner_mtu
 from gateways.events import (
     Entered,
     Established,
@@ -58,7 +58,8 @@ from gateways.ike.endpoint import IkeEndpoint
 from gateways.keysource import EtsiKeySource, Fetched, KeyFetcher, KeySource, WrongKeys
 from gateways.metrics import StatusServer
 from gateways.mtu import PathMtu
-from gateways.suites import AES_128_GCM
+from gateways.raw import RawWire, raw_socket
+from gateways.suites import AES_128_GCM, SUITES
 from gateways.timer import Timer
 from gateways.tun import open_tun
 from gateways.tunnel import Tunnel
@@ -96,7 +97,11 @@ class Gateway:
         self._constant: ConstantRate | None = None
         if config.constant_rate_bps is not None:
             self._constant = ConstantRate(
-                self._tunnel, config.constant_rate_bps, config.path_mtu, config.payload_octets
+                self._tunnel,
+                config.constant_rate_bps,
+                config.path_mtu,
+                config.payload_octets,
+                encapsulation=config.encapsulation,
             )
         self._metrics: StatusServer | None = None
         if config.fault == "wrong-key":
@@ -128,7 +133,7 @@ class Gateway:
             offloads = self._offloads
             self._tun = open_tun(
                 config.tun_name,
-                config.tun_address,
+                config.tun_addresses,
                 config.tun_mtu,
                 config.remote,
                 offloads=offloads,
@@ -137,7 +142,7 @@ class Gateway:
             udp = stack.enter_context(
                 udp_socket(config.outer_local, config.outer_peer, config.port)
             )
-            self._wire = wire = Wire(udp, offloads=offloads)
+            self._wire = wire = self._open_wire(udp, stack)
             core: Core = self._constant or self._tunnel
             self._outbound = Outbound(self._tun.fd, wire, core, config.tun_mtu)
             self._inbound = Inbound(
@@ -154,11 +159,22 @@ class Gateway:
             stack.callback(self._write_status)
             self._announce("LISTENING")
             log("policy", gateway=config.name, policy=config.policy, keying=config.keying)
+            for name in config.suites:
+                log("suite", gateway=config.name, name=name, library=SUITES[name].library)
             stack.callback(self._farewell)
             self._tunnel.start(time.monotonic_ns())
             self._carry_out()
             gc.freeze()  # what has been made so far lives as long as we do: no use in looking it through again
             self._loop()
+
+    def _open_wire(self, udp: socket.socket, stack: ExitStack) -> Wire:
+        config = self._config
+        if config.encapsulation is Encapsulation.UDP:
+            return Wire(udp, offloads=self._offloads)
+        raw = stack.enter_context(raw_socket(config.outer_local, config.outer_peer))
+        wire = RawWire(raw, udp)
+        stack.callback(wire.close)
+        return wire
 
     def _loop(self) -> None:
         tun, wire, woken = self._tun.fd, self._wire.fileno(), self._wake_out.fileno()
@@ -261,7 +277,7 @@ class Gateway:
 
     def _fit(self) -> None:
         """Let no packet enter that would not fit the path with the suite in use."""
-        mtu = inner_mtu(self._path.outer, self._suite)
+        mtu = inner_mtu(self._path.outer, self._suite, self._config.encapsulation)
         if mtu != self._outbound.mtu:
             log("mtu", gateway=self._config.name, outer=self._path.outer, inner=mtu)
             self._tun.set_mtu(mtu)

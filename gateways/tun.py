@@ -12,12 +12,14 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from gateways.mtu import MIN_IPV6_MTU
+from gateways.selectors import Network
 from topo.errors import FeatureMissing, NetworkError
 
 _CLONE_DEVICE = "/dev/net/tun"
@@ -31,10 +33,13 @@ _TSO = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
 _USO = _TUN_F_USO4 | _TUN_F_USO6
 _SIOCSIFMTU = 0x8922
 _ADDR_GEN_MODE_NONE = 1
-_TUN_METRIC = 0
-_BLACKHOLE_METRIC = 1
+_TUN_METRIC = {4: 0, 6: 1}
+"""By IP version: the best there is. For IPv6 the kernel takes 0 to mean 1024."""
+_BLACKHOLE_METRIC = {version: metric + 1 for version, metric in _TUN_METRIC.items()}
 """Next after the TUN route: no other route to the prefix can come between the two."""
 _QUEUE_PACKETS = 4096
+
+Interface = IPv4Interface | IPv6Interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +50,26 @@ class Tun:
     fd: int
     tso: bool
     uso: bool
+    addresses: tuple[Interface, ...]
+    remote: tuple[Network, ...]
 
     def set_mtu(self, mtu: int) -> None:
-        """Set the longest packet that may enter, octets; the kernel tells senders of longer ones."""
+        """Set the longest packet that may enter, octets; the kernel tells senders of longer ones.
+
+        Below 1280 the kernel takes IPv6 from the device, and the blackhole routes swallow it; from there on it is back.
+        """
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             request = struct.pack("16si20x", self.name.encode(), mtu)
             try:
                 fcntl.ioctl(any_socket, _SIOCSIFMTU, request)
             except OSError as error:
                 raise NetworkError(f"TUN device {self.name}, MTU {mtu}: {error.strerror}") from None
+        if mtu >= MIN_IPV6_MTU and any(prefix.version == 6 for prefix in self.remote):
+            with IPRoute() as netlink:
+                try:
+                    _lead(netlink, self.name, self.addresses, self.remote)
+                except NetlinkError as error:
+                    raise NetworkError(f"TUN device {self.name}: {error}") from None
 
     def close(self) -> None:
         """Let the device go, and its routes with it; the blackhole routes stay."""
@@ -61,7 +77,12 @@ class Tun:
 
 
 def open_tun(
-    name: str, address: IPv4Interface, mtu: int, remote: Sequence[IPv4Network], *, offloads: bool
+    name: str,
+    addresses: Sequence[Interface],
+    mtu: int,
+    remote: Sequence[Network],
+    *,
+    offloads: bool,
 ) -> Tun:
     """A new TUN device that carries traffic to `remote`, with the offloads that the kernel has, if any are wanted.
 
@@ -74,19 +95,23 @@ def open_tun(
         try:
             for prefix in remote:
                 netlink.route(
-                    "replace", dst=str(prefix), type="blackhole", priority=_BLACKHOLE_METRIC
+                    "replace",
+                    dst=str(prefix),
+                    type="blackhole",
+                    priority=_BLACKHOLE_METRIC[prefix.version],
                 )
             fd = _attach(name)
             try:
                 tso = offloads and _offloads(fd, _TSO)
                 uso = tso and _offloads(fd, _TSO | _USO)
-                _configure(netlink, name, address, mtu, remote)
+                _configure(netlink, name, mtu)
+                _lead(netlink, name, addresses, remote)
             except BaseException:
                 os.close(fd)
                 raise
         except NetlinkError as error:
             raise NetworkError(f"TUN device {name}: {error}") from None
-    return Tun(name, fd, tso, uso)
+    return Tun(name, fd, tso, uso, tuple(addresses), tuple(remote))
 
 
 def _offloads(fd: int, flags: int) -> bool:
@@ -117,15 +142,23 @@ def _attach(name: str) -> int:
     return fd
 
 
-def _configure(
-    netlink: IPRoute, name: str, address: IPv4Interface, mtu: int, remote: Sequence[IPv4Network]
-) -> None:
+def _configure(netlink: IPRoute, name: str, mtu: int) -> None:
     (index,) = netlink.link_lookup(ifname=name)
     if Path("/proc/net/if_inet6").exists():
         # No link-local address: the kernel's own router solicitations have no place in the tunnel.
         no_address = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}
         netlink.link("set", index=index, IFLA_AF_SPEC={"attrs": [["AF_INET6", no_address]]})
     netlink.link("set", index=index, mtu=mtu, txqlen=_QUEUE_PACKETS, state="up")
-    netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+
+
+def _lead(
+    netlink: IPRoute, name: str, addresses: Sequence[Interface], remote: Sequence[Network]
+) -> None:
+    """Give the device its addresses, and lead what goes to `remote` into it."""
+    (index,) = netlink.link_lookup(ifname=name)
+    for address in addresses:
+        length = address.network.prefixlen
+        netlink.addr("replace", index=index, address=str(address.ip), prefixlen=length)
     for prefix in remote:
-        netlink.route("replace", dst=str(prefix), oif=index, priority=_TUN_METRIC)
+        metric = _TUN_METRIC[prefix.version]
+        netlink.route("replace", dst=str(prefix), oif=index, priority=metric)

@@ -7,7 +7,7 @@ sender learns nothing).
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,7 +65,9 @@ class Tunnel:
         self.drops: Counter[str] = Counter()
         """Packets dropped before any SA saw them, by reason."""
         self.records: list[SaRecord] = []
-        self.key_ids: list[str] = []
+        self.key_ids: deque[str] = deque(maxlen=_RECORDS_KEPT)
+        """Of the last keys in use."""
+        self.keys = 0
         self.rekeys = 0
         self.held = 0
         self._endpoint = endpoint
@@ -187,6 +189,7 @@ class Tunnel:
         return {
             "usable": self.usable,
             "rekeys": self.rekeys,
+            "keys": self.keys,
             "held": self.held,
             "policy": self._endpoint.config.policy.value,
             "policies_used": {policy.value: n for policy, n in self._endpoint.used.items()},
@@ -240,6 +243,7 @@ class Tunnel:
                     self._erase_outbound("expired")
                 case Established(key_id, _, _, rekey):
                     self.rekeys += rekey
+                    self.keys += 1
                     self.key_ids.append(key_id)
                 case Held():
                     self.held += 1

@@ -100,7 +100,8 @@ class Inbound:
                 packet = sa.open(datagram)
             except EspRefused:
                 return
-            self._last = sa.spi, packet[9:10] + packet[12:20]
+            plain = packet[:1] == b"\x45"  # IPv6 has other things in these places
+            self._last = (sa.spi, packet[9:10] + packet[12:20]) if plain else (0, b"")
         self._write((vnet.PLAIN, packet))
         self._core.opened(sa, now_ns)
 

@@ -18,6 +18,8 @@ from topo.errors import ControlError
 
 ESTABLISH = "establish"
 _TOKEN_OCTETS = 16
+_COLLISIONS = frozenset((Notice.TEMPORARY_FAILURE, Notice.CHILD_SA_NOT_FOUND))
+"""Refusals that are nobody's failure: both ends changed something at once, and one was late (RFC 7296 §2.25)."""
 
 
 class Driver:
@@ -128,7 +130,7 @@ class Driver:
             self._fetch(sa, need, answering=True)
 
     def _refuse(self, sa: IkeSa, refusal: Refused) -> None:
-        if refusal.notice != Notice.TEMPORARY_FAILURE:
+        if refusal.notice not in _COLLISIONS:
             self._emit(Failed(f"request refused: {refusal}"))
         self._send_answer(sa, refusal.reply())
         if not sa.authenticated:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateways.ike.children import Child, Children
@@ -120,10 +121,19 @@ def _selectors(initiator: Any, responder: Any) -> list[Payload]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """A pair of child SAs as both ends want it: algorithms, SPIs (inbound, outbound), the traffic."""
+
+    choice: ChildChoice
+    spis: tuple[int, int]
+    selectors: TrafficSelectors
+
+
 def agreed_child(
-    config: IkeConfig, payloads: Payloads, choices: Sequence[ChildChoice]
-) -> tuple[ChildChoice, int, TrafficSelectors]:
-    """What the responder chose: algorithms, its SPI, the traffic. Raises `ExchangeFailed`."""
+    config: IkeConfig, payloads: Payloads, choices: Sequence[ChildChoice], spi: int
+) -> Agreed:
+    """What the responder chose, `spi` being ours. Raises `ExchangeFailed`."""
     chosen = parse_sa(payloads.one(Kind.SA))
     found = choose(chosen, choices, IkeProtocol.ESP, SPI_OCTETS)
     if found is None or len(chosen) != 1:
@@ -131,13 +141,13 @@ def agreed_child(
     selectors = _narrow(config, payloads, Kind.TSI, Kind.TSR)
     if selectors is None:
         raise ExchangeFailed("the peer chose traffic selectors that were not offered")
-    return found[0], int.from_bytes(found[1].spi), selectors
+    return Agreed(found[0], (spi, int.from_bytes(found[1].spi)), selectors)
 
 
 def answer_child(
     config: IkeConfig, payloads: Payloads, choices: Sequence[ChildChoice], spi: int
-) -> tuple[ChildChoice, int, TrafficSelectors, list[Payload]]:
-    """A responder's choice: algorithms, the peer's SPI, the traffic, SA, TSi and TSr. Raises `Refused`."""
+) -> tuple[Agreed, list[Payload]]:
+    """A responder's choice, `spi` being ours, and the payloads SA, TSi and TSr that tell it. Raises `Refused`."""
     found = choose(parse_sa(payloads.one(Kind.SA)), choices, IkeProtocol.ESP, SPI_OCTETS)
     if found is None:
         raise Refused(Notice.NO_PROPOSAL_CHOSEN, "no proposal for ESP is acceptable")
@@ -147,7 +157,7 @@ def answer_child(
         raise Refused(Notice.TS_UNACCEPTABLE, "no traffic selector is acceptable")
     answer = sa_payload([accepted(choice, proposal, spi.to_bytes(SPI_OCTETS))])
     traffic = _selectors(selectors.remote, selectors.local)
-    return choice, int.from_bytes(proposal.spi), selectors, [answer, *traffic]
+    return Agreed(choice, (spi, int.from_bytes(proposal.spi)), selectors), [answer, *traffic]
 
 
 def _narrow(
@@ -161,10 +171,8 @@ def _narrow(
 def make_child(
     host: Host,
     sa: IkeSa,
+    agreed: Agreed,
     *,
-    choice: ChildChoice,
-    spis: tuple[int, int],
-    selectors: TrafficSelectors,
     nonces: tuple[bytes, bytes],
     sk_d: bytes,
     shared: bytes,
@@ -172,11 +180,11 @@ def make_child(
     asked: bool,
     made_ns: int,
 ) -> Child:
-    """A pair of child SAs (RFC 7296 §2.17). `spis` is inbound, outbound; `asked`: this end began the exchange.
+    """A pair of child SAs (RFC 7296 §2.17). `asked`: this end began the exchange.
 
     KEYMAT is the asking end's sending keys, then the other's. In mode `direct` each half comes from the QKD key.
     """
-    suite, (spi_in, spi_out) = choice.suite, spis
+    suite, (spi_in, spi_out) = agreed.choice.suite, agreed.spis
     directions = Direction.TO_RESPONDER, Direction.TO_INITIATOR
     if host.config.keying is Keying.DIRECT and key is not None:
         receivers = (spi_out, spi_in) if asked else (spi_in, spi_out)
@@ -197,7 +205,25 @@ def make_child(
         keys = [SaKeys.from_keymat(suite, material[at : at + n]) for at in (0, n)]
     outbound, inbound = keys if asked else reversed(keys)
     key_id = key.key_id if key is not None else sa.key_id
+    selectors = agreed.selectors
     return Child(sa, spi_in, spi_out, key_id, inbound, outbound, selectors, min(nonces), made_ns)
+
+
+def make_first_child(
+    host: Host, sa: IkeSa, agreed: Agreed, key: KeyResult | None, *, asked: bool, made_ns: int
+) -> Child:
+    """The pair of child SAs that comes with an IKE SA, out of that one's nonces."""
+    return make_child(
+        host,
+        sa,
+        agreed,
+        nonces=(sa.ni, sa.nr),
+        sk_d=sa.secrets().d,
+        shared=b"",
+        key=key,
+        asked=asked,
+        made_ns=made_ns,
+    )
 
 
 def group_of(payloads: Payloads) -> tuple[int, bytes] | None:

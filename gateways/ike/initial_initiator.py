@@ -21,7 +21,7 @@ from gateways.ike.host import (
     agreed_child,
     direct_notice,
     group_of,
-    make_child,
+    make_first_child,
     offer_child,
     own_key,
 )
@@ -206,20 +206,8 @@ def _authenticate(host: Host, sa: IkeSa, key: KeyResult | None) -> Task[None]:
     if direct is not None and payloads.notify(Notice.QKD_KEY) is None:
         _untaken(host)
         direct = None
-    chosen, spi_out, selectors = agreed_child(config, payloads, choices)
-    child = make_child(
-        host,
-        sa,
-        choice=chosen,
-        spis=(spi, spi_out),
-        selectors=selectors,
-        nonces=(sa.ni, sa.nr),
-        sk_d=sa.secrets().d,
-        shared=b"",
-        key=direct,
-        asked=True,
-        made_ns=made_ns,
-    )
+    agreed = agreed_child(config, payloads, choices, spi)
+    child = make_first_child(host, sa, agreed, direct, asked=True, made_ns=made_ns)
     children.install(child, host.now_ns)
     host.established(sa, initial_contact=alone)
     children.use(child)

@@ -23,7 +23,7 @@ from gateways.ike.host import (
     answer_child,
     direct_notice,
     group_of,
-    make_child,
+    make_first_child,
     named_direct_key,
     named_key,
 )
@@ -203,18 +203,6 @@ def _first_child(host: Host, sa: IkeSa, payloads: Payloads) -> Task[tuple[Child,
         key = yield from named_direct_key(host, payloads)
     spi = host.children.fresh_spi()
     choices = child_choices(config.suites, ())
-    choice, spi_out, selectors, said = answer_child(config, payloads, choices, spi)
-    child = make_child(
-        host,
-        sa,
-        choice=choice,
-        spis=(spi, spi_out),
-        selectors=selectors,
-        nonces=(sa.ni, sa.nr),
-        sk_d=sa.secrets().d,
-        shared=b"",
-        key=key,
-        asked=False,
-        made_ns=host.now_ns,
-    )
+    agreed, said = answer_child(config, payloads, choices, spi)
+    child = make_first_child(host, sa, agreed, key, asked=False, made_ns=host.now_ns)
     return child, [*said, *direct_notice(key)]

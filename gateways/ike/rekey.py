@@ -135,11 +135,11 @@ def create_child(host: Host, sa: IkeSa, old: Child | None) -> Task[None]:
     if old is not None and old.leaving and payloads.error() is not None:
         return
     check_answer(payloads)
-    choice, spi_out, selectors = agreed_child(config, payloads, choices)
+    agreed = agreed_child(config, payloads, choices, spi)
     shared, peer_nonce = b"", payloads.nonce()
     if dh is not None:
         exchange = group_of(payloads)
-        if exchange is None or not exchange[0] == dh.group == choice.group:
+        if exchange is None or not exchange[0] == dh.group == agreed.choice.group:
             raise ExchangeFailed("the peer chose what was not offered")
         shared = dh.shared(exchange[1])
     if direct is not None and payloads.notify(Notice.QKD_KEY) is None:
@@ -151,9 +151,7 @@ def create_child(host: Host, sa: IkeSa, old: Child | None) -> Task[None]:
     child = make_child(
         host,
         sa,
-        choice=choice,
-        spis=(spi, spi_out),
-        selectors=selectors,
+        agreed,
         nonces=(nonce, peer_nonce),
         sk_d=mixed,
         shared=shared,
@@ -325,14 +323,15 @@ def _answer_child(host: Host, sa: IkeSa, payloads: Payloads) -> Task[Reply]:
     if exchange is not None and exchange[0] in config.groups and not groups:
         groups = (exchange[0],)  # the peer wants more than we asked for
     choices = child_choices(config.suites, groups)
-    choice, spi_out, selectors, said = answer_child(config, payloads, choices, spi)
+    agreed, said = answer_child(config, payloads, choices, spi)
     shared = b""
     kept: list[Payload] = []
-    if choice.group is not None:
-        if exchange is None or exchange[0] != choice.group:
-            wanted = choice.group.to_bytes(2)
+    group = agreed.choice.group
+    if group is not None:
+        if exchange is None or exchange[0] != group:
+            wanted = group.to_bytes(2)
             raise Refused(Notice.INVALID_KE_PAYLOAD, "another key exchange is wanted", wanted)
-        dh = DiffieHellman(choice.group)
+        dh = DiffieHellman(group)
         shared = dh.shared(exchange[1])
         kept = [KeyExchange(dh.group, dh.public).payload()]
     if config.keying is Keying.DIRECT:
@@ -346,9 +345,7 @@ def _answer_child(host: Host, sa: IkeSa, payloads: Payloads) -> Task[Reply]:
     child = make_child(
         host,
         sa,
-        choice=choice,
-        spis=(spi, spi_out),
-        selectors=selectors,
+        agreed,
         nonces=(nonce, own_nonce),
         sk_d=sk_d,
         shared=shared,

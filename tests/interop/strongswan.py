@@ -280,12 +280,15 @@ class Peers:
         status: dict[str, Any] = json.loads((self.directory / "status.json").read_text())
         return status
 
-    def ping(self, site: str = "u", count: int = 5) -> int:
+    def ping(self, site: str = "u", count: int = 5, interval_s: float = 0.02) -> int:
         """How many of `count` echoes come back, from the users of one side to those of the other."""
         source, target = (OUR_USER, THEIR_USER) if site == "u" else (THEIR_USER, OUR_USER)
-        command = ["ping", "-q", "-c", str(count), "-i", "0.02", "-W", "3", "-I", source, target]
+        command = ["ping", "-q", "-c", str(count), "-i", str(interval_s), "-W", "3"]
         done = subprocess.run(
-            self.inside(site, *command), check=False, capture_output=True, text=True
+            self.inside(site, *command, "-I", source, target),
+            check=False,
+            capture_output=True,
+            text=True,
         )
         received = re.search(r"(\d+) received", done.stdout)
         assert received, done.stdout + done.stderr
@@ -297,7 +300,8 @@ def main() -> int:
     from gateways.gateway import Gateway, harden
 
     harden()
-    Gateway(load_config(Path(sys.argv[1])), SeededKeys()).run()
+    config = load_config(Path(sys.argv[1]))
+    Gateway(config, SeededKeys(), offloads=config.fast == "auto").run()
     return 0
 
 

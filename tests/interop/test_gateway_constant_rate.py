@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from experiments.decrypt import decrypt_capture, frames, read_esp_sa
 from gateways.encapsulation import Kind, kind_of
-from tests.interop.test_gateway_in_namespaces import SITES, Pair, pair, run, until
+from tests.gateway_pair import SITES, Pair, pair, run, until
 
 __all__ = ["pair"]  # the fixture
 pytestmark = pytest.mark.interop

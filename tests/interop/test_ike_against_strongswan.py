@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import re
+import subprocess
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -23,9 +26,21 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateways.ike.auth import SigningKey
-from tests.interop.strongswan import CHARON, PPK_ID, SWANCTL, Peers, until
+from tests.interop.strongswan import (
+    CHARON,
+    OUR_USER,
+    PPK_ID,
+    SWANCTL,
+    THEIR_USER,
+    Peers,
+    run,
+    until,
+)
 
 pytestmark = pytest.mark.interop
+
+SUMS = "sum_received", "sum_received_bidir_reverse"
+"""Where iperf3's report has what arrived, of each direction."""
 
 
 @pytest.fixture
@@ -215,15 +230,45 @@ def test_certificates(peers: Peers, kind: str, role: str) -> None:
     peers.stop_gateway()
 
 
-@pytest.mark.long
-def test_ten_minutes_of_ping_through_rekeys(peers: Peers) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "soft_s", "theirs_s"),
+    [(10, 3.0, 5), pytest.param(600, 45.0, 60, marks=pytest.mark.long)],
+)
+def test_iperf_and_ping_at_once_through_rekeys_of_both_ends(
+    peers: Peers, seconds: int, soft_s: float, theirs_s: int
+) -> None:
+    """TCP both ways at 100 Mbit/s each, and 20 pings a second: no packet that either end finds fault with."""
     peers.start_strongswan()
-    peers.start_gateway("initiator", rekey_after_s=20.0, ike_rekey_after_s=90.0)
+    peers.start_gateway("initiator", rekey_after_s=soft_s, hard_after_s=600.0)
     peers.wait_for_us("READY")
-    received = sum(peers.ping("u", count=100) for _ in range(300))
+    server = peers.inside("s", "iperf3", "-s", "-1", "-B", THEIR_USER)
+    peers.processes["server"] = subprocess.Popen(server, stdout=subprocess.DEVNULL)
+    until(lambda: THEIR_USER in run(*peers.inside("s", "ss", "-Hltn")), lambda: "iperf3 -s")
+    report = peers.directory / "iperf.json"
+    client = ("iperf3", "-J", "-c", THEIR_USER, "-B", OUR_USER, "--bidir", "-b", "100M")
+    with report.open("w") as out:
+        load = subprocess.Popen(peers.inside("u", *client, "-t", str(seconds)), stdout=out)
+    peers.processes["client"] = load
+    pings, received = 0, 0
+    while load.poll() is None:
+        peers.swanctl("--rekey", "--child", "net")
+        until_ns = time.monotonic_ns() + theirs_s * 10**9
+        while load.poll() is None and time.monotonic_ns() < until_ns:
+            pings, received = pings + 20, received + peers.ping("u", count=20, interval_s=0.05)
+    result = json.loads(report.read_text())
+    assert "error" not in result, result["error"]
     status = peers.stop_gateway()
+    print(
+        f"{status['rekeys']} rekeys, {pings - received} of {pings} pings lost;",
+        *(f"{key}: {result['end'][key]['bits_per_second'] / 1e6:.0f} Mbit/s" for key in SUMS),
+        f"packets in: {sum(sa['packets'] for sa in status['sas'] if sa['direction'] == 'in')}",
+        f"drops: {status['drops']}, errors: {status['errors']}",
+    )
     assert_no_refusals(status)
-    assert 30_000 - received <= 3 * status["rekeys"]
+    assert "parsed CREATE_CHILD_SA request" in peers.swan_log()
+    assert "parsed CREATE_CHILD_SA response" in peers.swan_log()
+    assert [line for line in peers.swan_log().splitlines() if "[ESP]" in line] == []
+    assert pings - received <= 3 * status["rekeys"]
 
 
 def new_key(kind: str) -> SigningKey:

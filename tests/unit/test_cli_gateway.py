@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from experiments import cli
 from gateways.metrics import StatusServer
+from tests.command_line import Qntn, command_line
 from tests.unit.test_gateway_metrics import STATUS
-
-Qntn = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def qntn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Qntn]:
-    """Run the command line in an empty folder: exit code, standard output, standard error."""
+) -> Qntn:
+    """Run the command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["qntn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exited:
-            cli.main()
-            sys.exit(0)
-        return int(exited.value.code or 0), *capsys.readouterr()
-
-    yield run
+    return command_line(monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("words", [("gateway",), ("gateway", "run")])

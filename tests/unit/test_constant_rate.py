@@ -6,6 +6,7 @@ import select
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ class Ends:
 class Pair:
     """A sending end and a receiving one."""
 
-    def __init__(self, suite: Suite = AES_128_GCM, **settings: int) -> None:
+    def __init__(self, suite: Suite = AES_128_GCM, **settings: Any) -> None:
         self.near, self.far = Ends(user_side=True), Ends(user_side=False)
         self.sending = ConstantRate(self.near, RATE_BPS, 1500, **settings)
         self.receiving = ConstantRate(self.far, RATE_BPS, 1500)
@@ -83,9 +84,12 @@ class Pair:
         return self.receiving.arrived()
 
 
+@pytest.mark.parametrize("encapsulation", Encapsulation)
 @pytest.mark.parametrize("suite", [AES_128_GCM, SM4_128_CBC_SM3], ids=lambda suite: suite.name)
-def test_sizes_and_times_do_not_depend_on_the_traffic(suite: Suite) -> None:
-    idle, busy = Pair(suite), Pair(suite)
+def test_sizes_and_times_do_not_depend_on_the_traffic(
+    suite: Suite, encapsulation: Encapsulation
+) -> None:
+    idle, busy = (Pair(suite, encapsulation=encapsulation) for _ in range(2))
     inner = [ipv4(octets) for octets in range(20, 1400, 7)] + [ipv6(1300)]
     busy.sending.next_slot_ns(0)
     for packet in inner:
@@ -93,7 +97,7 @@ def test_sizes_and_times_do_not_depend_on_the_traffic(suite: Suite) -> None:
     sent = [list(pair.slots(1000 * MS)) for pair in (idle, busy)]
     seen = [[(at_ns, len(datagram)) for at_ns, datagram in one] for one in sent]
     assert seen[0] == seen[1]
-    octets = Encapsulation.UDP.octets + len(sent[0][0][1])
+    octets = encapsulation.octets + len(sent[0][0][1])
     assert 1500 - suite.alignment < octets <= 1500
     assert [at for at, _ in sent[0]][1] == octets * 8 * 10**9 // RATE_BPS
     assert [packet for _, one in sent[0] for packet in idle.arrives(one)] == []

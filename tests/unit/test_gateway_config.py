@@ -59,6 +59,22 @@ def test_defaults(tmp_path: Path) -> None:
     assert (config.esp_sa, config.status, config.fault) == (None, None, None)
 
 
+def test_ipv6_and_raw_esp(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        local=["10.1.0.0/24", "fd00:1::/64"],
+        remote=["10.2.0.0/24", "fd00:2::/64"],
+        tun_address6="fd00:9::1/126",
+        encapsulation="raw",
+    )
+    config = load_config(path)
+    assert [str(address) for address in config.tun_addresses] == ["10.9.0.1/30", "fd00:9::1/126"]
+    assert config.tun_mtu == 1446
+    ike = config.ike()
+    assert ike.local == config.local
+    assert not ike.force_udp
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
@@ -67,7 +83,13 @@ def test_defaults(tmp_path: Path) -> None:
         ({"outer_peer": "192.0.2.300"}, "outer_peer"),
         ({"remote": []}, "remote"),
         ({"remote": ["10.2.0.1/24"]}, "remote.0"),
-        ({"remote": ["2001:db8::/32"]}, "remote.0"),
+        ({"remote": ["2001:db8::1/32"]}, "remote.0"),
+        ({"remote": ["2001:db8::/32"]}, "prefixes of the same IP versions"),
+        (
+            {"local": ["fd00:1::/64"], "remote": ["fd00:2::/64"], "path_mtu": 1300},
+            "IPv6 needs 1280",
+        ),
+        ({"encapsulation": "gre"}, "encapsulation"),
         ({"remote": ["192.0.2.0/24"]}, "the tunnel would run through itself"),
         ({"psk": "00" * 15}, "psk"),
         ({"psk": "secret!"}, "psk"),

@@ -71,6 +71,22 @@ def test_what_the_receivers_policy_refuses_is_counted_once(count: int) -> None:
         assert (counters.packets, counters.selector_drops) == (count, count)
 
 
+def test_an_ipv6_packet_admits_no_ipv4_packet_that_looks_like_it() -> None:
+    """The octets that are protocol and addresses in IPv4 are the sender's to choose in IPv6."""
+    source = ip_network("fd01::").network_address.packed[:8] + bytes((10, 3, 0, 7, 0, 0, 0, 1))
+    ipv6 = struct.pack("!IHBB", 6 << 28, 8, 17, 64) + source
+    ipv6 += ip_network("fd02::7").network_address.packed + bytes(8)
+    ipv4 = struct.pack("!BBHHHBB2x", 0x45, 0, 28, 0, 0, 64, ipv6[9]) + ipv6[12:20] + bytes(8)
+    with Tunnel(AES_GCM) as tunnel:
+        sa = tunnel.core.outbound
+        assert sa is not None
+        for one in (ipv6, ipv4):
+            datagram = sa.seal(one)
+            tunnel.wire.send(datagram, len(datagram))
+        assert [one[10:] for one in tunnel.open(alone=True)] == [ipv6]
+        assert tunnel.core.receiver.counters.selector_drops == 1
+
+
 @pytest.mark.parametrize("count", [1, 20])
 def test_without_an_sa_nothing_leaves(count: int) -> None:
     with Tunnel(AES_GCM) as tunnel:
