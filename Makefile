@@ -12,7 +12,8 @@ PACKAGES := python3-venv build-essential flex bison bc patch xz-utils linux-sour
             mininet iproute2 iputils-ping iperf tshark curl
 
 # Other people's programs that tests and benchmarks run against.
-PEER_PACKAGES := charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins iperf3 ethtool
+PEER_PACKAGES := charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins iperf3 ethtool \
+                 wireguard-go wireguard-tools
 PEERS := .venv-peers
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -32,7 +33,7 @@ help:
 	@echo "make reproduce   re-run the paper's experiment (options: ARGS='--probes 10')"
 	@echo "make test        run every check and every test (more: make long)"
 	@echo "make setup       only install: packages, virtual environment, guest kernel"
-	@echo "make peers       install what the benchmarks compare with: strongSwan, iperf3, SeQUeNCe"
+	@echo "make peers       install what the benchmarks compare with: strongSwan, wireguard-go, SeQUeNCe"
 
 reproduce: setup
 	$(BIN)/qntn reproduce --clock virtual $(ARGS)

@@ -1,4 +1,4 @@
-"""How fast a pair of gateways carries packets, beside strongSwan's user-space IPsec and beside no gateway at all.
+"""How fast a pair of gateways carries packets, beside others in user space and beside no gateway at all.
 
 `qntn bench gateways` runs client, two gateways and server in network namespaces of this machine, a chain for each
 contender, and lets them take turns in every round: TCP with one stream and with eight, UDP of 64 and of 1300 octets as
@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from experiments.bench import gateway_strongswan
+from experiments.bench import gateway_strongswan, gateway_wireguard
 from experiments.bench.gateway_chain import (
     GATEWAYS,
     INSIDE,
@@ -44,7 +44,7 @@ from gateways.checksum import checksum
 from gateways.suites import SUITES, Suite
 from topo.errors import FeatureMissing, MeasurementError
 
-DIRECT, STRONGSWAN = "direct", "strongSwan"
+DIRECT, STRONGSWAN, WIREGUARD = "direct", "strongSwan", "wireguard-go"
 PROBE_SPACING_S = 0.005
 LOAD_MBPS = 100
 _PATH_MTU = 1462
@@ -76,19 +76,22 @@ class Contender:
 def run(seconds: float, rounds: int, reporter: Reporter) -> dict[str, Any]:
     """Measure every contender `rounds` times, `seconds` each time; medians and single figures, JSON-able.
 
-    Raises `FeatureMissing` without root or iperf3, `MeasurementError` where a tunnel does not come up. Without
-    strongSwan the others are measured and its remedy is noted.
+    Raises `FeatureMissing` without root or iperf3, `MeasurementError` where a tunnel does not come up. A peer that the
+    machine lacks is left out, and its remedy noted.
     """
     if os.geteuid() != 0:
         raise FeatureMissing("root", "The benchmark makes network namespaces: run it with sudo.")
     if missing("iperf3", "ethtool"):
         raise FeatureMissing("iperf3 and ethtool", "apt install iperf3 ethtool")
     contenders = [Contender(DIRECT, lambda _chain, _folder: {})]
-    lacking = gateway_strongswan.lacking()
-    if lacking:
-        reporter.note(f"strongSwan is left out: {lacking}")
-    else:
-        contenders.append(Contender(STRONGSWAN, gateway_strongswan.start))
+    left_out = {}
+    for name, peer in ((STRONGSWAN, gateway_strongswan), (WIREGUARD, gateway_wireguard)):
+        lacking = peer.lacking()
+        if lacking:
+            left_out[name] = lacking
+            reporter.note(f"{name} is left out: {lacking}")
+        else:
+            contenders.append(Contender(name, peer.start))
     contenders += [Contender(f"qntn {suite.name}", ours(suite)) for suite in SUITES.values()]
     tests = _tests(seconds)
     with ExitStack() as stack:
@@ -122,7 +125,7 @@ def run(seconds: float, rounds: int, reporter: Reporter) -> dict[str, Any]:
                         )
                         done += 1
                         reporter.advance(done, f"{contender.name}: {key}")
-    return _result(contenders, seconds, rounds, lacking)
+    return _result(contenders, seconds, rounds, left_out)
 
 
 def _attempted(
@@ -327,7 +330,7 @@ def _busy_s() -> float:
 
 
 def _result(
-    contenders: list[Contender], seconds: float, rounds: int, lacking: str | None
+    contenders: list[Contender], seconds: float, rounds: int, left_out: dict[str, str]
 ) -> dict[str, Any]:
     direct = contenders[0]
     found: dict[str, Any] = {
@@ -338,7 +341,7 @@ def _result(
             "kernel": os.uname().release,
             "load": os.getloadavg()[0],
         },
-        "strongswan_missing": lacking,
+        "left_out": left_out,
         "contenders": {},
     }
     for contender in contenders:

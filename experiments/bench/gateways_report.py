@@ -34,7 +34,7 @@ def bench_gateways(
     plot: Annotated[Path | None, typer.Option(help="Draw the medians as bars, a PNG file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How fast our gateways are, each suite, beside strongSwan's user-space IPsec and no tunnel at all."""
+    """How fast our gateways are, each suite, beside strongSwan and wireguard-go in user space and no tunnel at all."""
     from experiments.bench.gateways import run
     from experiments.terminal import TerminalReporter
 
@@ -73,9 +73,9 @@ def print_table(found: dict[str, Any]) -> None:
     busy = [found["contenders"][name]["medians"]["tcp1"]["external"] for name in names]
     table.add_row("others' share of the cores", *(f"{share:.0%}" for share in busy))
     console.print(table)
-    if found["strongswan_missing"]:
-        console.print(f"strongSwan is left out: {found['strongswan_missing']}")
-    else:
+    for name, lacking in found["left_out"].items():
+        console.print(f"{name} is left out: {lacking}")
+    if _PEER not in found["left_out"]:
         info = found["contenders"][_PEER]["info"]
         text = f"strongSwan {info['version']}; plugins in order: {' '.join(info['plugins'])}\n"
         text += f"its AEADs: {' '.join(info['esp_aead'])}; × is the ratio to it"
@@ -98,7 +98,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     for panel, column in zip(panels.flat, _BARS, strict=True):
         test, key, heading, form = COLUMNS[column]
         values = [value_of(found, name, test, key) for name in names]
-        shown = [GREY if name == _PEER else PALETTE[0] for name in names]
+        shown = [PALETTE[0] if name.startswith("qntn ") else GREY for name in names]
         bars = panel.barh([name.removeprefix("qntn ") for name in names], values, color=shown)
         panel.bar_label(bars, [form.format(value) for value in values], padding=3)
         panel.set_xlim(0, 1.3 * max(values))

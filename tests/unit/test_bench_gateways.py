@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.bench import gateway_strongswan
+from experiments.bench import gateway_strongswan, gateway_wireguard
 from experiments.bench.gateways_report import COLUMNS, draw, print_table, value_of
 
 
@@ -25,8 +25,8 @@ def found(*, peer: bool) -> dict[str, Any]:
     if peer:
         info = {"version": "5.9.8", "plugins": ["aesni", "gcm"], "esp_aead": ["AES_GCM_16[aesni]"]}
         contenders["strongSwan"]["info"] = info
-    missing = None if peer else gateway_strongswan.REMEDY
-    return {"rounds": 3, "seconds": 2.0, "contenders": contenders, "strongswan_missing": missing}
+    left_out = {} if peer else {"strongSwan": gateway_strongswan.REMEDY}
+    return {"rounds": 3, "seconds": 2.0, "contenders": contenders, "left_out": left_out}
 
 
 def test_the_table_shows_ratios_and_how_strongswan_was_set_up(
@@ -57,11 +57,18 @@ def test_the_plot_is_a_png(tmp_path: Path) -> None:
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_machine_without_strongswan_is_told_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("peer", "programs"),
+    [
+        (gateway_strongswan, "charon-systemd and swanctl"),
+        (gateway_wireguard, "wireguard-go and wg"),
+    ],
+)
+def test_a_machine_without_a_peer_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, peer: Any, programs: str
 ) -> None:
-    monkeypatch.setattr(gateway_strongswan, "missing", lambda *programs: list(programs))
-    lacking = gateway_strongswan.lacking()
+    monkeypatch.setattr(peer, "missing", lambda *programs: list(programs))
+    lacking = peer.lacking()
     assert lacking is not None
-    assert "charon-systemd and swanctl" in lacking
+    assert programs in lacking
     assert "apt install" in lacking
