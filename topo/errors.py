@@ -21,8 +21,8 @@
     │   ├── NoKeyFromPass          exit 1   a quantum pass yielded no key, and why
     │   ├── LedgerError            exit 1   the key ledger refuses
     │   │   ├── LedgerUntrusted    exit 1   its files were changed or rolled back from outside (`kms.vault`)
-    │   │   ├── PoolExhausted      exit 1   fewer keys in store than asked for (`kms.ledger`)
-    │   │   └── KeyNotFound        exit 1   no such key for this pair, or delivered (`kms.ledger`)
+    │   │   ├── PoolExhausted      exit 1   fewer keys in store than asked for (`kms.places`)
+    │   │   └── KeyNotFound        exit 1   no such key for this pair, or delivered (`kms.places`)
     │   └── KmsRefused             exit 1   a KMS answered 400, 401 or 503
     │       └── Refusal            exit 1   the same, at the KMS that answers (`kms.api`)
     └── MeasurementError           exit 1   an experiment ended without a usable result
