@@ -140,9 +140,18 @@ def audit(folder: FolderArgument) -> None:
 
 
 @app.command("start-over")
-def start_over(folder: FolderArgument) -> None:
+def start_over(
+    folder: FolderArgument,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also of a site that nothing is wrong with.")
+    ] = False,
+) -> None:
     """Destroy all key of a site that was put back to an old state: it serves again, from new blocks."""
     with _ledger(folder) as ledger:
+        if not (ledger.distrust or force):
+            raise InputError(
+                f"{ledger.path}: nothing is wrong with it; --force destroys its key all the same"
+            )
         typer.echo(f"{ledger.start_over(datetime.now(UTC))} bytes destroyed in {ledger.path}")
 
 

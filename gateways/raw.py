@@ -15,8 +15,10 @@ from gateways.fast.wire import Wire
 from topo.errors import NetworkError
 
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-_IP_MTU_DISCOVER, _IP_PMTUDISC_DO = 10, 2
+_IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
 _BUFFER_OCTETS = 4 * 2**20
+_REFUSED_A_READ = 8
+"""Packets that one read passes over before the other socket has its turn."""
 
 
 def raw_socket(local: IPv4Address, peer: IPv4Address) -> socket.socket:
@@ -31,7 +33,7 @@ def raw_socket(local: IPv4Address, peer: IPv4Address) -> socket.socket:
     try:
         raw.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_OCTETS)
         raw.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_OCTETS)
-        raw.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        raw.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
         raw.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
         raw.bind((str(local), 0))
         raw.connect((str(peer), 0))
@@ -56,6 +58,7 @@ class RawWire(_Unbuffered):
         super().__init__(raw, offloads=False)
         self._control = _Unbuffered(udp, offloads=False)
         self._control.errors = self.errors
+        self._control_first = False
         self._either = select.epoll()
         for end in (raw, udp):
             self._either.register(end, select.EPOLLIN)
@@ -76,8 +79,20 @@ class RawWire(_Unbuffered):
             super().send(data, size, traffic_class)
 
     def receive(self, into: memoryview) -> tuple[int, int, int] | None:
-        """Read one datagram, as `Wire.receive` does; an ESP packet without its IP header."""
-        while (got := super().receive(into)) is not None:
+        """Read one datagram, as `Wire.receive` does; an ESP packet without its IP header.
+
+        The two sockets take turns, so that no flood of ESP packets keeps IKE's messages waiting.
+        """
+        self._control_first = not self._control_first
+        if self._control_first:
+            return self._control.receive(into) or self._receive_esp(into)
+        return self._receive_esp(into) or self._control.receive(into)
+
+    def _receive_esp(self, into: memoryview) -> tuple[int, int, int] | None:
+        for _ in range(_REFUSED_A_READ):
+            got = super().receive(into)
+            if got is None:
+                return None
             octets, _, traffic_class = got
             header_octets = (into[0] & 15) * 4
             esp_octets = octets - header_octets
@@ -86,4 +101,4 @@ class RawWire(_Unbuffered):
                 continue
             into[:esp_octets] = into[header_octets:octets]
             return esp_octets, esp_octets, traffic_class
-        return self._control.receive(into)
+        return None

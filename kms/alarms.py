@@ -21,6 +21,8 @@ class AlarmKind(StrEnum):
     """A block or a receipt that came before."""
     OUT_OF_ORDER = "out-of-order"
     """A block that came before its turn."""
+    UNSETTLED = "unsettled"
+    """Two sites cannot compare their ledgers: too many keys are under way."""
     UNHEALTHY_KEY = "unhealthy-key"
     """Key material that fails a health test (`kms.health`)."""
     LOW_WATER = "low-water"

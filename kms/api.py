@@ -17,18 +17,20 @@ letter case of a key_ID                                 either is read, lower ca
 a key that has expired                                  400, "… not found on KME"
 additional slave SAEs                                   of the same two KMEs; each fetches once
 extensions                                              `kms.extensions`; others if optional ignored
+NaN, Infinity, one name twice in an object              400: RFC 8259 knows neither, a name is unique
 ======================================================  ==========================================
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
 from math import isfinite
-from typing import Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -309,11 +311,28 @@ def _check_key_ids(configuration: KmsConfiguration, key_ids: Sequence[str]) -> N
 
 def _read(model: type[_Body], body: bytes) -> _Body:
     try:
-        return model.model_validate_json(body)
+        content = json.loads(
+            body.decode(), object_pairs_hook=_unique_names, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"bad request format: body: no JSON: {error}") from error
+    try:
+        return model.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise Refusal(400, f"bad request format: {where}: {first['msg']}") from error
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> JsonObject:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name is given more than once")
+    return content
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
 
 
 def _key_query(query: Sequence[tuple[str, str]]) -> KeyRequest:

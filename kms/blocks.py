@@ -47,6 +47,13 @@ class BlockKeys:
         return mac.finalize()
 
 
+def halves(site: Site, length: int) -> tuple[range, range]:
+    """Of a block's bytes, those that masters at `site` draw from, and those of the other site's."""
+    middle = NAMING_AREA_BYTES + (length - NAMING_AREA_BYTES) // 2
+    for_u, for_n = range(NAMING_AREA_BYTES, middle), range(middle, length)
+    return (for_u, for_n) if site == "U" else (for_n, for_u)
+
+
 @dataclass
 class Block:
     """A block at `site`; `own` is the half that its masters draw from, `peer` the other site's.
@@ -68,10 +75,8 @@ class Block:
     _pending_offsets: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        middle = NAMING_AREA_BYTES + (self.length - NAMING_AREA_BYTES) // 2
-        for_u = RangeMap(range(NAMING_AREA_BYTES, middle))
-        for_n = RangeMap(range(middle, self.length))
-        self.own, self.peer = (for_u, for_n) if self.site == "U" else (for_n, for_u)
+        own, peer = halves(self.site, self.length)
+        self.own, self.peer = RangeMap(own), RangeMap(peer)
 
     def half_of(self, offset: int) -> RangeMap:
         return self.own if offset in self.own.span else self.peer
@@ -123,8 +128,13 @@ class Block:
             del self._pending_offsets[bisect_left(self._pending_offsets, offset)]
 
     def pending_within(self, start: int, stop: int) -> list[int]:
-        """Offsets of pending keys with a byte in start … stop - 1."""
-        return [at for at, (length, _) in self.pending.items() if at < stop and at + length > start]
+        """Offsets of pending keys with a byte in start … stop - 1. No two of them overlap."""
+        found = []
+        index = bisect_left(self._pending_offsets, stop)
+        while index and (at := self._pending_offsets[index - 1]) + self.pending[at][0] > start:
+            found.append(at)
+            index -= 1
+        return found
 
     def chunk_ids(self, start: int, stop: int) -> range:
         """The chunks that hold bytes start … stop - 1."""

@@ -16,6 +16,7 @@ an alarm. A relay that fails midway is written off at both ends of every hop ali
 
 from __future__ import annotations
 
+import secrets
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -202,6 +203,8 @@ class KeyNetwork:
         self.carry = carry
         self._nodes: dict[str, TrustedNode] = {}
         self._links: set[frozenset[str]] = set()
+        self._digest_key = secrets.token_bytes(32)
+        self._digests: set[bytes] = set()  # of all key that any link ever had
         self._next_order = 1
 
     @property
@@ -211,7 +214,8 @@ class KeyNetwork:
     def add_key(self, one: str, other: str, material: bytes) -> None:
         """A block that quantum key distribution has given to two neighbours; makes the link if it is new.
 
-        `KeySupplyError` for a block that fails its health test, `InputError` for one too short.
+        `KeySupplyError` for a block that fails its health test or that a link had before: its bytes
+        would be spent twice. `InputError` for one too short.
         """
         link = frozenset((one, other))
         if len(link) != 2:
@@ -222,10 +226,20 @@ class KeyNetwork:
                 f"bytes, which authenticate; it has {len(material)}"
             )
         require_healthy(material, f"key of link {one} – {other}")
+        pool = material if link in self._links else material[LINK_MAC_KEY_BYTES:]
+        digests = {self._digest(material), self._digest(pool)}
+        if digests & self._digests:
+            raise KeySupplyError(f"key of link {one} – {other}: a link had these bytes before")
+        self._digests |= digests
         for name, neighbour in ((one, other), (other, one)):
             node = self._nodes.setdefault(name, TrustedNode(name, self.alarms))
             node.add_key(neighbour, material)
         self._links.add(link)
+
+    def _digest(self, material: bytes) -> bytes:
+        mac = HMAC(self._digest_key, SHA256())
+        mac.update(material)
+        return mac.finalize()
 
     def free_bits(self, one: str, other: str) -> int:
         """Bits that two neighbours can still spend; `InputError` if they are none."""

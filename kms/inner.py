@@ -3,6 +3,7 @@
 Not part of ETSI GS QKD 014, which leaves both open; on the same port, under the same mutual TLS.
 
 POST /qntn/v1/summary   by the other site's KME (its authority, its KME ID): `kms.peer`
+POST /qntn/v1/version   likewise
 POST /qntn/v1/blocks    by this site's own KME, that is whoever has its `peer.key`: a block of key for
                         the ledger that is being served. `{"number", "label", "material" (base64),
                         "expires" (ISO 8601 or null)}`; answers 200 and `{}`
@@ -26,15 +27,17 @@ from kms.certificates import Caller
 from kms.client import Kms014Client
 from kms.configuration import KmsConfiguration
 from kms.messages import Base64, Error
-from kms.peer import MAX_SUMMARY_BYTES
+from kms.peer import MAX_SUMMARY_BYTES, VERSION_PATH
 from kms.peer import PATH as SUMMARY_PATH
 from topo.errors import InputError, KeySupplyError, ProtocolError, QntnError
 
 if TYPE_CHECKING:
+    from kms.peer import Peer
     from kms.server import KmeServer
 
 BLOCKS_PATH = "/qntn/v1/blocks"
 MAX_BLOCK_BODY_BYTES = 128 << 20
+_MAX_ANNOUNCEMENT_BYTES = 1024
 _LOG = logging.getLogger("kms.server")
 _TIMEOUT_S = 60.0
 
@@ -64,10 +67,14 @@ def add_routes(app: web.Application, server: KmeServer) -> None:
     async def summary(request: web.Request) -> web.Response:
         return await _answered(server, request, _hear_peer)
 
+    async def version(request: web.Request) -> web.Response:
+        return await _answered(server, request, _heed_peer)
+
     async def blocks(request: web.Request) -> web.Response:
         return await _answered(server, request, _take_block, tells=KeySupplyError)
 
     app.router.add_post(SUMMARY_PATH, summary)
+    app.router.add_post(VERSION_PATH, version)
     app.router.add_post(BLOCKS_PATH, blocks)
 
 
@@ -89,11 +96,24 @@ async def _answered(
 
 
 async def _hear_peer(server: KmeServer, request: web.Request) -> tuple[str, str]:
+    peer = _peer(server, request)
+    text = peer.hear(await server.body(request, MAX_SUMMARY_BYTES))
+    return server.configuration.peer_kme_id, text
+
+
+async def _heed_peer(server: KmeServer, request: web.Request) -> tuple[str, str]:
+    peer = _peer(server, request)
+    peer.heed(await server.body(request, _MAX_ANNOUNCEMENT_BYTES))
+    return server.configuration.peer_kme_id, "{}"
+
+
+def _peer(server: KmeServer, request: web.Request) -> Peer:
+    """The other site, which asks."""
     if server.peer is None:
         raise ProtocolError("no peer is configured here")
     caller = server.authenticate(request, "kme", server.peer.authorities)
     _check_name(caller, server.configuration.peer_kme_id)
-    return caller.name, server.peer.hear(await server.body(request, MAX_SUMMARY_BYTES))
+    return server.peer
 
 
 async def _take_block(server: KmeServer, request: web.Request) -> tuple[str, str]:

@@ -91,6 +91,8 @@ class Ledger:
         self.path = Path(path)
         self.stock = Stock(self.path, secret)
         self.peer_heard = not wait_for_peer
+        self.summary_version = self.stock.state.peer_version
+        """The other site's version whose summary was acted on; it may have announced later ones."""
 
     @classmethod
     def create(cls, path: Path | str, site: Site, secret: bytes | None = None) -> Self:
@@ -136,9 +138,10 @@ class Ledger:
         now: datetime,
         expires: datetime | None = None,
     ) -> None:
-        """Store a block that the other site stores too. A number is used once, ever.
+        """Store a block that the other site stores too. A number is used once, ever; so are its bytes.
 
-        What is left of it at `expires` is destroyed by the next `expire`.
+        What is left of it at `expires` is destroyed by the next `expire`. `LedgerError` if a block
+        that was ever here has the same naming area: then its keys would be given again.
         """
         if not 0 <= number <= MAX_BLOCK_NUMBER:
             raise LedgerError(f"block number {number} is outside 0…{MAX_BLOCK_NUMBER}")
@@ -152,6 +155,11 @@ class Ledger:
             self._check_trusted()
             if self.has_block(number):
                 raise LedgerError(f"block {number} is stored already")
+            for other in self.stock.blocks.values():
+                if other.keys.naming == keys.naming:
+                    raise LedgerError(
+                        f"block {number}: its bytes came before, as block {other.number}"
+                    )
             block = Block(self.site, number, label, len(material), now, expires, digest, keys)
             with self.stock.transaction():
                 self.stock.add(block, material)
@@ -341,9 +349,14 @@ class Ledger:
             for sequence, at, event, detail in self.stock.audit_lines()
         ]
 
+    @property
+    def distrust(self) -> str:
+        """Why nothing is served from here any more; empty if all is well."""
+        return self.stock.state.distrust
+
     def _check_trusted(self) -> None:
-        if self.stock.state.distrust:
-            raise LedgerUntrusted(f"{self.path}: {self.stock.state.distrust}")
+        if self.distrust:
+            raise LedgerUntrusted(f"{self.path}: {self.distrust}")
 
     def _check_serving(self) -> None:
         self._check_trusted()

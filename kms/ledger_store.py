@@ -6,10 +6,13 @@ and go, and is bound with the counters in `StoreState` and the head of the audit
 tag of the `state` row. A row changed, dropped, doubled or put back from before makes the tag false.
 Bytes that are no row's, and old copies of everything, are the business of `kms.store_seal`.
 
-SQLite runs with a write-ahead log, synchronous = FULL: a transaction is one append and one fsync. In
-exclusive locking mode the log needs no shared memory, so any file system will do. The log goes into
-the main file at checkpoints, which are ours alone to make (`_LOG_BYTES`); old pages, and in them the
-seeds of erased chunks, are gone from the files after the next one.
+SQLite runs with a write-ahead log, synchronous = FULL: a transaction is one append to it and one sync,
+and the same of the seal. In exclusive locking mode the log needs no shared memory, so any file system
+will do. The log goes into the main file at checkpoints, which are ours alone to make (`_LOG_BYTES`);
+old pages, and in them the seeds of erased chunks, are gone from the files after the next one.
+
+After a failure the store is closed as if its process had been killed, and opened again: there is one
+way back to a good state, and it is taken at each start.
 
 The audit trail is chained: link n is the MAC of link n - 1 and the next `_SEGMENT` lines. Its text is
 not secret and can be read with any SQLite; without the store's secret it cannot be rewritten.
@@ -113,35 +116,39 @@ class Store:
     def __init__(self, path: Path, secret: bytes | None) -> None:
         """Own the store at `path` until closed; `load` must follow.
 
-        `LedgerError` if it is missing, foreign or open elsewhere; `LedgerUntrusted` if the files
-        are not as they were left.
+        `LedgerError` if it is missing or open elsewhere.
         """
         if not path.is_file():
             raise LedgerError(f"{path}: no such ledger")
         self.path = path
+        self.db: sqlite3.Connection
         self.site: Site
         self.state: StoreState
         self._macs: dict[Row, int]
         self._audit_mac: HMAC
         if secret is None:
             secret = read_secret(default_secret_path(path))
+        self._connected = self._loaded = False
         self._seal = SealFile(path)
         try:
             self.vault = Vault(secret, self._seal.salt)
-            self._files_good = self._seal.check(self.vault)
-            self.db = _connect(path)
         except BaseException:
             self._seal.close()
             raise
 
     def load(self) -> dict[str, list[Row]]:
-        """Check everything; the rows of all authenticated tables but the chunks.
+        """Open, or open again, and check everything; the rows of all authenticated tables but the chunks.
 
-        Whatever the last process left in the log is in the main file afterwards.
+        What was left in the log is in the main file afterwards. `LedgerError` if the store is foreign;
+        `LedgerUntrusted` if it is not as it was left.
         """
         self._loaded = False
         try:
             with self._disk():
+                self._disconnect()
+                self._seal.check(self.vault)
+                self.db = _connect(self.path)
+                self._connected = True
                 rows = self._read_and_check()
         except (TypeError, ValueError, OverflowError) as error:
             raise LedgerUntrusted(f"{self.path}: a row is none of ours: {error}") from error
@@ -156,6 +163,8 @@ class Store:
         After an exception the memory is ahead of the database: `load` again.
         """
         try:
+            if self._seal.in_checkpoint:  # it failed half way
+                self.checkpoint()
             with self._disk():
                 self.db.execute("BEGIN IMMEDIATE")
                 self._changed = False
@@ -168,16 +177,14 @@ class Store:
                 else:
                     self.db.execute("ROLLBACK")
         except BaseException:
-            self._loaded = self._files_good = False
-            with self._disk():
-                self.db.rollback()
+            self._loaded = False
             raise
         if self._seal.log_bytes > max(_LOG_BYTES, self._seal.seal.main_bytes // 4):
             self.checkpoint()
 
     def checkpoint(self) -> None:
         """Put the log into the main file, wiping the old pages, and seal the file."""
-        if self._seal.at_rest and self._files_good:
+        if self._seal.at_rest:
             return
         with self._disk():
             self._seal.checkpoint_begins()
@@ -185,16 +192,22 @@ class Store:
             if busy:
                 raise LedgerError(f"{self.path}: another program is reading the database")
             self._seal.checkpoint_ended(self.state.version)
-        self._files_good = True
 
     def close(self) -> None:
         """Put everything into the main file, unless it is not to be trusted; let the store go."""
         try:
-            if self._files_good and self._loaded:
+            if self._loaded:
                 self.checkpoint()
         finally:
-            self.db.close()
+            self._disconnect()
             self._seal.close()
+
+    def _disconnect(self) -> None:
+        """Close the database and leave its log as it is."""
+        if self._connected:
+            self._connected = False
+            self.db.interrupt()  # else SQLite makes a checkpoint of its own, which no seal foretells
+            self.db.close()
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -255,10 +268,8 @@ class Store:
         marks = [self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in _MARKS]
         if marks != list(_MARKS.values()):
             raise LedgerError(f"{self.path}: not a key ledger of schema {_MARKS['user_version']}")
-        if not self._files_good:  # the rows may be sound and the file not
-            verdict = self.db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if verdict != "ok":
-                raise LedgerUntrusted(f"{self.path}: {verdict}")
+        if _schema_of(self.db) != _OUR_SCHEMA:  # a trigger could keep what is to be erased
+            raise LedgerUntrusted(f"{self.path}: its schema was changed from outside")
         [(self.site,)] = self.db.execute("SELECT name FROM site").fetchall()
         self._macs, self._total = {}, 0
         rows: dict[str, list[Row]] = {table: [] for table in _KEYS}
@@ -273,17 +284,12 @@ class Store:
         [(body, tag)] = self.db.execute("SELECT body, tag FROM state").fetchall()
         state = self.state = StoreState(**json.loads(body))
 
+        # The seal vouches for the lines of older segments.
+        open_segment = state.audit_lines // _SEGMENT
+        _, self._audit_mac = self._follow_audit(state.audit_lines, open_segment, state.audit_link)
         sealed = self._seal.seal.version
-        known = self._files_good and state.version == sealed  # then the seal vouches for old lines
-        first, link = (state.audit_lines // _SEGMENT, state.audit_link) if known else (0, "")
-        link, self._audit_mac = self._follow_audit(state.audit_lines, first, link)
-        if link != state.audit_link or not constant_time.bytes_eq(self._state_tag(body), tag):
+        if not constant_time.bytes_eq(self._state_tag(body), tag) or state.version != sealed:
             raise LedgerUntrusted(f"{self.path}: its rows were changed from outside")
-        if state.version < sealed:
-            raise LedgerUntrusted(
-                f"{self.path}: an old copy: {sealed} transactions were made and it knows of"
-                f" {state.version}; its keys may be in use: make a new ledger, with new blocks"
-            )
         return rows
 
     def _follow_audit(self, lines: int, segment: int, link: str) -> tuple[str, HMAC]:
@@ -300,7 +306,7 @@ class Store:
             rows = self.db.execute(
                 "SELECT * FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?",
                 (start, _SEGMENT),
-            )
+            ).fetchall()  # a statement left half way would keep the database open
             running.update("".join(map(repr, rows)).encode())
             segment += 1
             if segment > lines // _SEGMENT:
@@ -361,6 +367,22 @@ def create_store(path: Path, site: Site, secret: bytes | None) -> None:
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: {error}") from error
     create_seal(path, vault, salt)
+
+
+def _schema_of(db: sqlite3.Connection) -> list[Row]:
+    """All tables, indices, triggers and views."""
+    return db.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
+    ).fetchall()
+
+
+def _our_schema() -> list[Row]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(_SCHEMA)
+        return _schema_of(db)
+
+
+_OUR_SCHEMA = _our_schema()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

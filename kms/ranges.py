@@ -13,9 +13,11 @@ DESTROYED  settled: erased here, and to be had nowhere any more (delivered at bo
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -32,6 +34,9 @@ class RangeState(StrEnum):
 
 
 _STORED = frozenset({RangeState.FREE, RangeState.RESERVED})
+_CODED = tuple(RangeState)
+_CODES = {state: code for code, state in enumerate(_CODED)}
+_PACKED_BYTES = 5
 
 
 class Run(NamedTuple):
@@ -42,16 +47,44 @@ class Run(NamedTuple):
     state: RangeState
 
 
-class RangeMap:
-    """The state of every byte in `span`: adjacent runs differ in state, together they fill it.
+class Runs:
+    """The state of every byte in `span`, as runs that together fill it."""
 
-    `totals` counts the bytes in each state.
-    """
+    def __init__(self, span: range, starts: list[int], states: list[RangeState]) -> None:
+        self.span = span
+        self._starts, self._states = starts, states
+
+    @staticmethod
+    def unpack(span: range, packed: bytes) -> Runs:
+        """What `pack` made of runs over `span`; `ValueError` if it did not."""
+        number, rest = divmod(len(packed), _PACKED_BYTES)
+        starts = list(struct.unpack_from(f"<{number}I", packed))
+        codes = packed[4 * number :]
+        if rest or starts[:1] != [span.start] or starts[-1] >= span.stop:
+            raise ValueError(f"not runs over {span}")
+        if any(one >= other for one, other in pairwise(starts)) or max(codes) >= len(_CODED):
+            raise ValueError(f"not runs over {span}")
+        return Runs(span, starts, [_CODED[code] for code in codes])
+
+    def pack(self) -> bytes:
+        """The runs in five bytes each: where they begin (32 bits, little-endian), then their states."""
+        starts = struct.pack(f"<{len(self._starts)}I", *self._starts)
+        return starts + bytes(_CODES[state] for state in self._states)
+
+    def run_at(self, at: int) -> Run:
+        """The run that holds byte `at`."""
+        return self._run(bisect_right(self._starts, at) - 1)
+
+    def _run(self, index: int) -> Run:
+        stop = self._starts[index + 1] if index + 1 < len(self._starts) else self.span.stop
+        return Run(self._starts[index], stop, self._states[index])
+
+
+class RangeMap(Runs):
+    """Runs that change: adjacent ones differ in state. `totals` counts the bytes in each state."""
 
     def __init__(self, span: range) -> None:
-        self.span = span
-        self._starts = [span.start]
-        self._states = [RangeState.FREE]
+        super().__init__(span, [span.start], [RangeState.FREE])
         self.totals = dict.fromkeys(RangeState, 0)
         self.totals[RangeState.FREE] = len(span)
 
@@ -143,7 +176,3 @@ class RangeMap:
         self._starts[first : last + 1] = [at for at, _ in merged]
         self._states[first : last + 1] = [piece_state for _, piece_state in merged]
         return touched
-
-    def _run(self, index: int) -> Run:
-        stop = self._starts[index + 1] if index + 1 < len(self._starts) else self.span.stop
-        return Run(self._starts[index], stop, self._states[index])

@@ -22,71 +22,99 @@ The last line finds a roll-back of all of a site's files together; so does a sta
 a later version of the ledger than the ledger itself.
 
 Statements are authenticated block by block under a key derived from the block, which nobody else
-has. A late or replayed one is recognised by its version and refused.
+has. A late or replayed one is recognised by its version and refused. A summary takes some seven bytes
+for each run, and is acted on in steps of bounded work (`Reconciling`), so that a site with many keys
+under way goes on serving meanwhile.
+
+Between summaries, soon after it has given keys, each site tells the other its version alone
+(`announce`, `heed`): so what has been given since the last summary does not escape the other either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
-from typing import Self
+from typing import ClassVar, Self
 
 from cryptography.hazmat.primitives import constant_time
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from kms.blocks import Block
+from kms.blocks import Block, halves
 from kms.key_id import MAX_BLOCK_NUMBER
 from kms.ledger import Ledger
 from kms.ledger_store import Site
 from kms.messages import Base64
-from kms.ranges import RangeMap, RangeState, Run
-from kms.stock import Stock
+from kms.ranges import RangeState, Runs
 from topo.errors import ProtocolError
 
 _Head = tuple[Site, int, int]
 _FREE, _RESERVED = RangeState.FREE, RangeState.RESERVED
 _DELIVERED, _DESTROYED = RangeState.DELIVERED, RangeState.DESTROYED
+_STEP_COST, _CHANGE_COST = 4000, 20
+"""Looking at a piece of a half costs 1, changing it so much more; a whole step is some 10 ms."""
 
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-
-class BlockStatement(_Message):
-    """The states of one block at one site. `tag` authenticates it and the summary's head."""
-
-    number: int = Field(ge=0, le=MAX_BLOCK_NUMBER)
-    length: int = Field(ge=1)
-    digest: Base64
-    own: tuple[tuple[int, RangeState], ...]
-    """The half of the sender's masters: where each run begins, and its state."""
-    peer: tuple[tuple[int, RangeState], ...]
-    tag: Base64
-
-
-class Summary(_Message):
-    """What one site tells the other. JSON by `model_dump_json`; no secret is in it."""
-
-    site: Site
-    version: int = Field(ge=0)
-    """The sender's latest transaction."""
-    seen_version: int = Field(ge=0)
-    """The receiver's latest transaction that the sender has reconciled with."""
-    blocks: tuple[BlockStatement, ...]
+    what: ClassVar[str]
 
     @classmethod
     def parse(cls, text: bytes | str) -> Self:
-        """A summary out of JSON; `ProtocolError` if it is none. Its truth shows in `reconcile`."""
+        """The message out of JSON; `ProtocolError` if it is none. Its truth shows when it is acted on."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "body"
-            raise ProtocolError(f"not a summary of a ledger: {where}: {first['msg']}") from error
+            raise ProtocolError(f"not {cls.what}: {where}: {first['msg']}") from error
+
+
+class BlockStatement(_Message):
+    """The states of one block at one site. `tag` authenticates it and the summary's head."""
+
+    what = "a statement"
+
+    number: int = Field(ge=0, le=MAX_BLOCK_NUMBER)
+    length: int = Field(ge=1)
+    digest: Base64
+    own: Base64
+    """The half of the sender's masters, as `Runs.pack` writes it."""
+    peer: Base64
+    tag: Base64
+
+    def runs(self, site: Site) -> tuple[Runs, Runs]:
+        """Both halves as `site` has stated them, its own first; `ValueError` if they make no sense."""
+        own, peer = halves(site, self.length)
+        return Runs.unpack(own, self.own), Runs.unpack(peer, self.peer)
+
+
+class Summary(_Message):
+    """What one site tells the other. JSON by `model_dump_json`; no secret is in it."""
+
+    what = "a summary of a ledger"
+
+    site: Site
+    version: int = Field(ge=0)
+    """The sender's latest transaction."""
+    seen_version: int = Field(ge=0)
+    """The receiver's latest transaction that the sender has heard of."""
+    blocks: tuple[BlockStatement, ...]
+
+
+class Announcement(_Message):
+    """The sender's latest transaction, under the key of block `number`, which both sites have."""
+
+    what = "an announcement"
+
+    site: Site
+    version: int = Field(ge=0)
+    number: int = Field(ge=0, le=MAX_BLOCK_NUMBER)
+    tag: Base64
 
 
 @dataclass(frozen=True)
@@ -103,18 +131,6 @@ class Reconciliation:
     alarms: tuple[str, ...] = ()
 
 
-@dataclass
-class _Changes:
-    runs: list[tuple[Block, Run]] = field(default_factory=list)
-    alarms: list[str] = field(default_factory=list)
-    genuine: bool = False
-    """Whether any statement authenticates: then the summary's head is the other site's too."""
-    distrust: str = ""
-
-    def bytes_to(self, state: RangeState) -> int:
-        return sum(run.stop - run.start for _, run in self.runs if run.state is state)
-
-
 def summarise(ledger: Ledger) -> Summary:
     """This site's statement of now."""
     stock = ledger.stock
@@ -125,78 +141,176 @@ def summarise(ledger: Ledger) -> Summary:
 
 
 def reconcile(ledger: Ledger, summary: Summary, now: datetime) -> Reconciliation:
-    """Bring the ledger in line with what the other site states, in one transaction.
+    """Bring the ledger in line with what the other site states.
 
     A statement that does not authenticate changes nothing and is an alarm. `ProtocolError` if the
     summary is this site's own, or older than one that came before: then it is a replay, or the other
     site was rolled back (which it learns from our summary).
     """
-    stock = ledger.stock
-    if summary.site == ledger.site:
-        raise ProtocolError(f"a summary of site {summary.site}, which is this one")
-    with stock.lock:
-        state = stock.state
-        if summary.version < state.peer_version:
+    with ledger.stock.lock:
+        work = Reconciling(ledger, summary, now)
+        while work.step():
+            pass
+    return work.result
+
+
+class Reconciling:
+    """One summary on its way into a ledger, in steps. Between them the ledger can be used.
+
+    Make it and do its steps in one thread, or under the stock's lock. Raises what `reconcile` does;
+    after an error of a step the rest is not to be done: the next summary will say it again.
+    """
+
+    def __init__(self, ledger: Ledger, summary: Summary, now: datetime) -> None:
+        self._ledger, self._summary, self._now = ledger, summary, now
+        if summary.site == ledger.site:
+            raise ProtocolError(f"a summary of site {summary.site}, which is this one")
+        if summary.version < ledger.summary_version:
             raise ProtocolError(
-                f"the summary is of transaction {summary.version}, one of {state.peer_version} has"
-                " been seen: a replay, or the other site was rolled back"
+                f"the summary is of transaction {summary.version}, one of {ledger.summary_version}"
+                " has been seen: a replay, or the other site was rolled back"
             )
-        changes = _collect(stock, summary)
+        self._cost = 0
+        self._changed: Counter[RangeState] = Counter()  # bytes, in all steps
+        self._alarms: list[str] = []
+        self._audited = 0  # of the alarms
+        self._distrusts = False
+        blocks = ledger.stock.blocks
+        head = (summary.site, summary.version, summary.seen_version)
+        self._authentic: list[BlockStatement] = []
+        for statement in summary.blocks:
+            if (block := blocks.get(statement.number)) is None:
+                continue
+            if constant_time.bytes_eq(_tag(block, head, statement), statement.tag):
+                self._authentic.append(statement)
+            else:
+                what = "the other site's statement is not authentic"
+                self._alarms.append(f"block {statement.number}: {what}")
         stated = {statement.number for statement in summary.blocks}
-        result = Reconciliation(
-            changes.bytes_to(_RESERVED),
-            changes.bytes_to(_DESTROYED),
-            tuple(sorted(stock.blocks.keys() - stated)),
-            tuple(sorted(stated - stock.blocks.keys())),
-            tuple(changes.alarms),
+        self._only_here = tuple(sorted(blocks.keys() - stated))
+        self._only_there = tuple(sorted(stated - blocks.keys()))
+        self._work = self._work_through()
+
+    @property
+    def common_block(self) -> int | None:
+        """A block that both sites have."""
+        return max((statement.number for statement in self._authentic), default=None)
+
+    @property
+    def result(self) -> Reconciliation:
+        """What has been done so far."""
+        return Reconciliation(
+            self._changed[_RESERVED],
+            self._changed[_DESTROYED],
+            self._only_here,
+            self._only_there,
+            tuple(self._alarms),
         )
-        with stock.transaction():
-            if changes.genuine:
-                state.peer_version = summary.version
-                state.own_version_seen = max(state.own_version_seen, summary.seen_version)
-                state.distrust = state.distrust or changes.distrust
-                stock.keep_state()
-            for block, run in changes.runs:
-                stock.assign(block, *run)
-            if changes.runs or changes.alarms:
-                stock.audit(
-                    now,
+
+    def step(self) -> bool:
+        """Do a part of it, in one transaction; whether there is more to do."""
+        ledger, before = self._ledger, self._changed.copy()
+        self._cost = 0
+        with ledger.stock.transaction():
+            more = next(self._work, False)
+            changed = self._changed - before
+            if changed or self._alarms[self._audited :]:
+                ledger.stock.audit(
+                    self._now,
                     "reconcile",
-                    reserved_bytes=result.reserved_bytes,
-                    destroyed_bytes=result.destroyed_bytes,
-                    alarms=changes.alarms,
+                    reserved_bytes=changed[_RESERVED],
+                    destroyed_bytes=changed[_DESTROYED],
+                    alarms=self._alarms[self._audited :],
                 )
-        ledger.peer_heard = ledger.peer_heard or changes.genuine
-    return result
+                self._audited = len(self._alarms)
+        if self._authentic:  # then the summary's head is the other site's too
+            ledger.summary_version = max(ledger.summary_version, self._summary.version)
+            ledger.peer_heard = ledger.peer_heard or not more
+        return more
+
+    def _work_through(self) -> Iterator[bool]:
+        """Changes the ledger, inside the transaction of whoever asks for the next element."""
+        summary, stock = self._summary, self._ledger.stock
+        if self._authentic:
+            state = stock.state
+            state.peer_version = max(state.peer_version, summary.version)
+            state.own_version_seen = max(state.own_version_seen, summary.seen_version)
+            if summary.seen_version > state.version:
+                self._distrust(
+                    f"rolled back: the other site has seen transaction {summary.seen_version}, the"
+                    f" latest here is {state.version}"
+                )
+            stock.keep_state()
+        for statement in self._authentic:
+            block = stock.blocks[statement.number]
+            own, peer = halves(summary.site, block.length)
+            if (statement.length, statement.digest) != (block.length, block.digest):
+                self._alarms.append(f"block {block.number}: the two sites hold different bytes")
+                theirs = (
+                    Runs(own, [own.start], [_DESTROYED]),
+                    Runs(peer, [peer.start], [_DESTROYED]),
+                )
+            else:
+                try:
+                    theirs = statement.runs(summary.site)
+                except ValueError:
+                    what = "the other site's statement makes no sense"
+                    self._alarms.append(f"block {block.number}: {what}")
+                    continue
+            yield from self._compare(block.number, theirs[1], _as_master)
+            yield from self._compare(block.number, theirs[0], _as_slave)
+
+    def _compare(self, number: int, theirs: Runs, rule: _Rule) -> Iterator[bool]:
+        """Go through one half. Whatever was looked at before a `yield` may have changed after it."""
+        stock, at = self._ledger.stock, theirs.span.start
+        while at < theirs.span.stop:
+            block = stock.blocks[number]
+            mine, other = block.half_of(at).run_at(at), theirs.run_at(at)
+            stop = min(mine.stop, other.stop)
+            then, forgotten = rule(mine.state, other.state)
+            if forgotten:
+                self._distrust(
+                    "rolled back: the other site has keys that were never given out here"
+                )
+            if then is not mine.state:
+                stock.assign(block, at, stop, then)
+                self._changed[then] += stop - at
+                self._cost += _CHANGE_COST
+            self._cost += 1
+            at = stop
+            if self._cost > _STEP_COST:
+                yield True
+
+    def _distrust(self, why: str) -> None:
+        state = self._ledger.stock.state
+        state.distrust = state.distrust or why
+        if not self._distrusts:
+            self._alarms.append(why)
+        self._distrusts = True
 
 
-def _collect(stock: Stock, summary: Summary) -> _Changes:
-    """What is to change here; nothing has been changed yet."""
-    changes = _Changes()
-    head = (summary.site, summary.version, summary.seen_version)
-    for statement in summary.blocks:
-        number = statement.number
-        block = stock.blocks.get(number)
-        if block is None:
-            continue
-        if not constant_time.bytes_eq(_tag(block, head, statement), statement.tag):
-            changes.alarms.append(f"block {number}: the other site's statement is not authentic")
-            continue
-        changes.genuine = True
-        if (statement.length, statement.digest) != (block.length, block.digest):
-            changes.alarms.append(f"block {number}: the two sites hold different bytes")
-            changes.runs += [(block, run) for run in _all_destroyed(block)]
-        else:
-            _compare(block, block.own, statement.peer, _as_master, changes)
-            _compare(block, block.peer, statement.own, _as_slave, changes)
-    if changes.genuine and summary.seen_version > stock.state.version:
-        changes.distrust = (
-            f"rolled back: the other site has seen transaction {summary.seen_version}, the latest"
-            f" here is {stock.state.version}"
-        )
-    if changes.distrust:
-        changes.alarms.append(changes.distrust)
-    return changes
+def announce(ledger: Ledger, number: int) -> Announcement:
+    """That this site is at its transaction of now; `number` is a block that the other has too."""
+    stock = ledger.stock
+    with stock.lock:
+        site, version = ledger.site, stock.state.version
+        tag = _announcement_tag(stock.blocks[number], site, version)
+    return Announcement(site=site, version=version, number=number, tag=tag)
+
+
+def heed(ledger: Ledger, announcement: Announcement) -> None:
+    """Remember, durably, how far the other site's ledger has come; `ProtocolError` if it has not said so."""
+    said, stock = announcement, ledger.stock
+    with stock.lock:
+        block = stock.blocks.get(said.number)
+        if block is None or said.site == ledger.site:
+            raise ProtocolError(f"announcement of site {said.site} under block {said.number}")
+        if not constant_time.bytes_eq(_announcement_tag(block, said.site, said.version), said.tag):
+            raise ProtocolError("the other site's announcement is not authentic")
+        if said.version > stock.state.peer_version:
+            with stock.transaction():
+                stock.state.peer_version = said.version
+                stock.keep_state()
 
 
 def disagreements(first: Summary, second: Summary) -> list[str]:
@@ -209,12 +323,14 @@ def disagreements(first: Summary, second: Summary) -> list[str]:
         if (one.length, one.digest) != (other.length, other.digest):
             lines.append(f"block {number}: not the same at the two sites")
             continue
-        for master, slave in ((one.own, other.peer), (other.own, one.peer)):
-            lines += [
-                f"block {number}, from byte {start}: {pair[0]} and {pair[1]}"
-                for start, _, *pair in _overlay(master, slave, one.length)
-                if tuple(pair) not in settled
-            ]
+        ours, theirs = one.runs(first.site), other.runs(second.site)
+        for master, slave in ((ours[0], theirs[1]), (theirs[0], ours[1])):
+            at = master.span.start
+            while at < master.span.stop:
+                given, got = master.run_at(at), slave.run_at(at)
+                if (given.state, got.state) not in settled:
+                    lines.append(f"block {number}, from byte {at}: {given.state} and {got.state}")
+                at = min(given.stop, got.stop)
     return lines
 
 
@@ -236,59 +352,32 @@ def _as_slave(mine: RangeState, theirs: RangeState) -> tuple[RangeState, bool]:
     return mine, False
 
 
-_Starts = Sequence[tuple[int, RangeState]]
 _Rule = Callable[[RangeState, RangeState], tuple[RangeState, bool]]
 
 
-def _compare(block: Block, half: RangeMap, theirs: _Starts, rule: _Rule, into: _Changes) -> None:
-    """Collect where a half is to change."""
-    starts = [start for start, _ in theirs]
-    if starts[:1] != [half.span.start] or any(a >= b for a, b in pairwise(starts)):
-        into.alarms.append(f"block {block.number}: the other site's statement makes no sense")
-        return
-    ours = [(run.start, run.state) for run in half.runs()]
-    for start, stop, mine, other in _overlay(ours, theirs, half.span.stop):
-        then, forgotten = rule(mine, other)
-        if forgotten:
-            into.distrust = "rolled back: the other site has keys that were never given out here"
-        if then is not mine:
-            into.runs.append((block, Run(start, stop, then)))
-
-
-def _overlay(
-    ours: _Starts, theirs: _Starts, end: int
-) -> Iterator[tuple[int, int, RangeState, RangeState]]:
-    """The pieces in which two lists of runs over the same span are constant."""
-    one, other = dict(ours), dict(theirs)
-    starts = sorted(start for start in one.keys() | other.keys() if start < end)
-    mine = their = _FREE
-    for start, stop in zip(starts, [*starts[1:], end], strict=True):
-        mine, their = one.get(start, mine), other.get(start, their)
-        yield start, stop, mine, their
-
-
-def _all_destroyed(block: Block) -> list[Run]:
-    return [
-        Run(run.start, run.stop, _DESTROYED)
-        for half in (block.own, block.peer)
-        for run in half.runs()
-        if run.state is not _DESTROYED
-    ]
-
-
 def _state_block(block: Block, head: _Head) -> BlockStatement:
-    own, peer = (
-        tuple((run.start, run.state) for run in half.runs()) for half in (block.own, block.peer)
-    )
     statement = BlockStatement(
-        number=block.number, length=block.length, digest=block.digest, own=own, peer=peer, tag=b""
+        number=block.number,
+        length=block.length,
+        digest=block.digest,
+        own=block.own.pack(),
+        peer=block.peer.pack(),
+        tag=b"",
     )
     return statement.model_copy(update={"tag": _tag(block, head, statement)})
 
 
 def _tag(block: Block, head: _Head, statement: BlockStatement) -> bytes:
-    halves = [[(at, state.value) for at, state in half] for half in (statement.own, statement.peer)]
-    content = (head, statement.number, statement.length, statement.digest, halves)
+    said = statement
+    content = (head, said.number, said.length, said.digest, len(said.own), len(said.peer))
     mac = HMAC(block.keys.reconciling, SHA256())
     mac.update(f"statement{content!r}".encode())
+    mac.update(said.own)
+    mac.update(said.peer)
+    return mac.finalize()
+
+
+def _announcement_tag(block: Block, site: Site, version: int) -> bytes:
+    mac = HMAC(block.keys.reconciling, SHA256())
+    mac.update(f"announcement{(site, version, block.number)!r}".encode())
     return mac.finalize()

@@ -1,7 +1,14 @@
 """The two ends of a relay as they run day after day: what comes wrong is dropped with an alarm.
 
-`RelayReceiver` is the station with the K2s, `RelayOrigin` the one with the K1s. Both hold their keys
-in memory until a message or a receipt uses them; neither has a socket or a clock.
+`RelayReceiver` is the station with the K2s, `RelayOrigin` the one with the K1s. Neither has a socket
+or a clock. A relayed block is at both stations in the end if each of them, after a restart, is given
+again the keys that it had not used (`hold`):
+
+* the receiver stores a block and its receipt in one transaction; it has the receipt to send again for
+  as long as it has the ledger;
+* the origin keeps its K1s in memory alone. **Whoever makes K1 must keep it until `confirm` has said
+  that the block is stored.** If K1 is lost before, the block is at the receiver only: its keys can be
+  taken there and are never found at the origin, until it is withdrawn (`Ledger.destroy_block`).
 """
 
 from __future__ import annotations
@@ -24,25 +31,30 @@ from kms.relay import (
 from topo.errors import KeySupplyError, ProtocolError
 
 
+_RECEIPT = "relay_receipt"
+"""Of the audit trail: what was sent for a block. The tag is no secret."""
+
+
 @dataclass
 class RelayReceiver:
     """Holds its K2s in the order of their passes, each for one message.
 
     A message is taken only under the K2 whose turn it is: one that comes again, or before its turn,
-    is dropped. The K2 of a message that fails stays, for the genuine one is still to come.
+    is dropped. The K2 of a message that fails stays, for the genuine one is still to come. `first_pad`
+    is the number of the first K2 to be held: after a restart, of the first one not known to be spent.
     """
 
     ledger: Ledger
     alarms: AlarmLog
     name: str = "relay receiver"
+    first_pad: int = 0
     _pads: deque[bytes] = field(default_factory=deque, repr=False)
-    _first_pad: int = 0
     _receipts: dict[int, RelayReceipt] = field(default_factory=dict)
 
     @property
     def pads(self) -> range:
         """The numbers of the K2s not spent yet; the first is the one whose turn it is."""
-        return range(self._first_pad, self._first_pad + len(self._pads))
+        return range(self.first_pad, self.first_pad + len(self._pads))
 
     def hold(self, k2: bytes, now: datetime) -> int | Alarm:
         """Keep the K2 of a pass and return its number, or the alarm if it fails its health test."""
@@ -54,7 +66,8 @@ class RelayReceiver:
     def receive(self, message: RelayMessage, now: datetime) -> RelayReceipt | Alarm:
         """The receipt for a block that is in the ledger now, or the alarm with which it was dropped.
 
-        A dropped message changes nothing, except that an authentic one has spent its K2.
+        A dropped message changes nothing, except that an authentic one has spent its K2. One whose
+        block is stored already, by a receiver that was restarted since, gives the same receipt again.
         """
         number, turn = message.block_number, self.pads.start
         what = f"block {number} under K2 number {message.pad_number}"
@@ -66,24 +79,34 @@ class RelayReceiver:
             k1 = decrypt_relay(message, self._pads[0])
         except (ProtocolError, KeySupplyError) as error:
             return self._drop(AlarmKind.CORRUPTED, str(error), now)
+        receipt = make_receipt(number, k1)
         if self.ledger.has_block(number):
             self._spend_pad()
+            if self.receipt(number) == receipt:
+                return receipt
             return self._drop(AlarmKind.REPLAYED, f"{what}: that block is stored already", now)
         if (why := complaint(k1)) is not None:
             self._spend_pad()
             return self._drop(AlarmKind.UNHEALTHY_KEY, f"{what}: {why}", now)
-        self.ledger.add_block(number, k1[: message.block_bytes], message.label, now)
+        with self.ledger.batch():
+            self.ledger.add_block(number, k1[: message.block_bytes], message.label, now)
+            self.ledger.stock.audit(now, _RECEIPT, block=number, tag=receipt.tag.hex())
         self._spend_pad()
-        self._receipts[number] = make_receipt(number, k1)
-        return self._receipts[number]
+        self._receipts[number] = receipt
+        return receipt
 
     def receipt(self, block_number: int) -> RelayReceipt | None:
-        """The receipt of a block received before: the first one may have been lost."""
+        """The receipt of a block received before, ever: the first one may have been lost."""
+        if block_number not in self._receipts:
+            for entry in self.ledger.audit_trail():
+                if entry.event == _RECEIPT and entry.detail["block"] == block_number:
+                    tag = bytes.fromhex(entry.detail["tag"])
+                    self._receipts[block_number] = RelayReceipt(block_number=block_number, tag=tag)
         return self._receipts.get(block_number)
 
     def _spend_pad(self) -> None:
         self._pads.popleft()
-        self._first_pad += 1
+        self.first_pad += 1
 
     def _drop(self, kind: AlarmKind, detail: str, now: datetime) -> Alarm:
         return self.alarms.sound(kind, self.name, detail, now)

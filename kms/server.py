@@ -190,6 +190,8 @@ class KmeServer:
             _LOG.info("%s %s %s %d", sae_id, request.method, request.raw_path, status)
             delivered = len(body["keys"]) if status == 200 and "keys" in body else 0
             self.tally.count(name, sae_id, status, delivered, loop.time() - begin_s)
+            if delivered and self.peer is not None:
+                self.peer.used()
             response = _json(status, body)
             if close:
                 response.force_close()
@@ -318,6 +320,8 @@ async def serve_until(
         await metrics.cleanup()
         await runner.cleanup()
         await listener.abort()
+        if server.peer is not None:
+            await server.peer.close()
 
 
 def _metrics_application(server: KmeServer, listener: Listener) -> web.Application:

@@ -152,10 +152,10 @@ def load_block(
 ) -> None:
     """Put a block of key, which the other site gets too, into a ledger that is not being served.
 
-    `KeySupplyError` for a block that fails its health test.
+    `LedgerError` if it is; `KeySupplyError` for a block that fails its health test.
     """
     from kms.health import require_healthy  # SciPy's: a KME that serves shall not wait for it
 
-    require_healthy(material, f"block {number}")
     with Ledger(configuration.ledger_path, configuration.ledger_secret()) as ledger:
+        require_healthy(material, f"block {number}")
         ledger.add_block(number, material, label, now, expires)

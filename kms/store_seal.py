@@ -1,21 +1,24 @@
 """The seal of a store: one small file beside the database that counts, and vouches for every byte.
 
 The database's rows are authenticated by themselves (`kms.ledger_store`). What that cannot show is
-left to the seal: that an old copy of the whole database has been put back (the seal counts the
-transactions), and that a bit was flipped where no row is (free space, page headers).
+left to the seal: that an old copy of the whole database has been put back, and that something was
+changed where no row is (free space, page headers, the schema).
 
 The main database file changes at checkpoints only, and the write-ahead log only grows between two of
 them. So one MAC over the main file, taken at each checkpoint, and a running MAC over the log cover
 every byte after every transaction, and cost no more than reading what was just written. While a
 checkpoint is under way, the seal has the MAC of what the main file will be after it
-(`kms.write_ahead_log`), so that a crash in it leaves every byte vouched for too::
+(`kms.write_ahead_log`), so that a crash in it leaves every byte vouched for too. **SQLite is shown no
+byte that the seal does not vouch for**: another main file, another log or none is refused, and what
+the log has beyond the seal is cut off. That was a transaction whose seal was not written, so nobody
+had been told of it::
 
     magic | salt | version | phase | main length, MAC | log length, MAC | MAC of all before
 
-Written in place after each commit: one sector, so a power cut leaves the old or the new one. It goes
-to the disk by itself; `fsync` waits at checkpoints only. A seal is therefore never ahead of a
-database that the machine itself has kept, and one that is ahead shows a rollback. Whoever can put
-back database *and* seal of the same moment is found out by the other site (`kms.reconcile`).
+Written in place and synced to the disk after each commit, which has synced the log: one sector, so a
+power cut leaves the old or the new one. A seal is therefore never ahead of the files that it vouches
+for, nor behind what has been given out. Whoever can put back an old seal *and* the files of its moment
+is found out by the other site (`kms.reconcile`).
 
 The file is also the lock that lets one process at a time have the store.
 """
@@ -68,11 +71,14 @@ class Seal:
 class SealFile:
     """The locked seal of the database at `path`; `seal` is what it says once it is checked."""
 
+    salt: bytes
+
     seal: Seal
 
     def __init__(self, path: Path) -> None:
         """Lock and read; `LedgerError` if it is missing or another process has the store."""
         self._main_path, self._log_path = path, path.with_name(f"{path.name}-wal")
+        self._journal_path = path.with_name(f"{path.name}-journal")
         self._seal_path = seal_path(path)
         self._log: int | None = None
         self._log_mac: HMAC | None = None
@@ -89,48 +95,47 @@ class SealFile:
             os.close(self._file)
             reason = "open in another process" if error.errno in _HELD else error.strerror
             raise LedgerError(f"{path}: {reason}") from error
-        self._content = os.pread(self._file, _SIZE + 1, 0)
+        self.salt = os.pread(self._file, SALT_BYTES, len(_MAGIC))
 
-    @property
-    def salt(self) -> bytes:
-        return self._content[len(_MAGIC) :][:SALT_BYTES]
+    def check(self, vault: Vault) -> None:
+        """Hold the files to the seal while SQLite has them closed, and cut off what was not sealed.
 
-    def check(self, vault: Vault) -> bool:
-        """Compare with the database's files, before SQLite sees them: is every byte vouched for?
-
-        False if another program has opened the database and let SQLite put its log away, or after
-        a crash in the checkpoint of a log that the seal did not know all of: the rows will tell.
-        `LedgerUntrusted` if nothing explains the difference.
+        `LedgerUntrusted` unless all that is left is vouched for.
         """
         self._vault = vault
-        self.seal = seal = _parse(self._content, vault, self._seal_path)
-        log_bytes = self._open_log()
-        log_gone = log_bytes == 0 < seal.log_bytes
-        if not log_gone:
+        self.seal = seal = _parse(os.pread(self._file, _SIZE + 1, 0), vault, self._seal_path)
+        if self._log is not None:  # SQLite may have made another since
+            os.close(self._log)
+        self._log = self._log_mac = None
+        if self._journal_path.exists():  # SQLite would play it back into the main file
+            raise LedgerUntrusted(f"{self._journal_path}: not of this ledger: take it away")
+        log_bytes = self.log_bytes
+        if log_bytes or seal.phase is Phase.OPEN:  # else the checkpoint had put it away
             running = vault.start_mac("file")
             end = _read_into(running, self._log, 0, seal.log_bytes)
-            if end != seal.log_bytes or not _equal(running.finalize(), seal.log_mac):
-                raise LedgerUntrusted(f"{self._log_path}: it was changed from outside")
-        if seal.phase is Phase.CHECKPOINT:
-            return self._measure_after_checkpoint() == (seal.main_bytes, seal.main_mac)
-        if log_gone:
-            return False
-        if self._measure_main() == (seal.main_bytes, seal.main_mac):
-            return True
-        raise LedgerUntrusted(f"{self._main_path}: it was changed from outside")
+            self._compare(self._log_path, (end, running.finalize()), (seal.log_bytes, seal.log_mac))
+        checkpoint = seal.phase is Phase.CHECKPOINT
+        self._compare_main(self._measure_after_checkpoint() if checkpoint else self._measure_main())
+        if self._log is not None and log_bytes > seal.log_bytes:
+            os.ftruncate(self._log, seal.log_bytes)
 
     @property
     def log_bytes(self) -> int:
-        """How long SQLite's log is, vouched for or not."""
+        """How long SQLite's log is."""
         return self._open_log()
 
     @property
     def at_rest(self) -> bool:
         """Whether the main file has everything and the seal says so."""
-        return self.seal.phase is Phase.OPEN and not self.seal.log_bytes and not self.log_bytes
+        return self.seal.phase is Phase.OPEN and not self.seal.log_bytes
+
+    @property
+    def in_checkpoint(self) -> bool:
+        """Whether a checkpoint has begun and not ended."""
+        return self.seal.phase is Phase.CHECKPOINT
 
     def committed(self, version: int) -> None:
-        """Vouch for what the last commit has appended to the log."""
+        """Vouch, durably, for what the last commit has appended to the log."""
         if self._log_mac is None:
             self._log_mac = self._vault.start_mac("file")
         self._open_log()
@@ -139,20 +144,21 @@ class SealFile:
         self._write(replace(self.seal, version=version, log_bytes=end, log_mac=mac))
 
     def checkpoint_begins(self) -> None:
+        """Foretell the main file, unless that was done before the last attempt."""
+        if self.in_checkpoint:
+            return
         main_bytes, main_mac = self._measure_after_checkpoint()
-        self._write(
-            replace(self.seal, phase=Phase.CHECKPOINT, main_bytes=main_bytes, main_mac=main_mac)
-        )
-        os.fsync(self._file)
+        after = replace(self.seal, main_bytes=main_bytes, main_mac=main_mac)
+        self._write(replace(after, phase=Phase.CHECKPOINT))
 
     def checkpoint_ended(self, version: int) -> None:
-        """Vouch for the main file as it is now, with an empty log."""
+        """Vouch for the main file, which is as it was foretold, with an empty log."""
         if self._open_log():
             raise LedgerError(f"{self._log_path}: SQLite has not emptied its log")
         self._log_mac = None
-        main_bytes, main_mac = self._measure_main()
-        self._write(_at_rest(self._vault, self.salt, version, main_bytes, main_mac))
-        os.fsync(self._file)
+        main = self._measure_main()
+        self._compare_main(main)
+        self._write(_at_rest(self._vault, self.salt, version, *main))
 
     def close(self) -> None:
         """Let the store go, after SQLite has."""
@@ -164,7 +170,7 @@ class SealFile:
         """Open SQLite's log as soon as there is one; its length now."""
         if self._log is None:
             try:
-                self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
+                self._log = os.open(self._log_path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 return 0
         return os.fstat(self._log).st_size
@@ -176,21 +182,31 @@ class SealFile:
         return size, running.finalize()
 
     def _measure_after_checkpoint(self) -> tuple[int, bytes]:
-        """The same of what it will be with the log in it, as far as that is vouched for."""
-        if self._log is None or not 0 < self.seal.log_bytes <= self._open_log():
+        """The same of what it will be with the log in it; the log has been checked."""
+        if self._log is None or not self._open_log():
             return self._measure_main()
         running = self._vault.start_mac("file")
         size = 0
-        try:
-            for piece in main_after_checkpoint(self._main, self._log, self.seal.log_bytes):
-                running.update(piece)
-                size += len(piece)
-        except struct.error as error:
-            raise LedgerUntrusted(f"{self._log_path}: it was changed from outside") from error
+        for piece in main_after_checkpoint(self._main, self._log, self.seal.log_bytes):
+            running.update(piece)
+            size += len(piece)
         return size, running.finalize()
 
+    def _compare_main(self, found: tuple[int, bytes]) -> None:
+        self._compare(self._main_path, found, (self.seal.main_bytes, self.seal.main_mac))
+
+    def _compare(self, path: Path, found: tuple[int, bytes], sealed: tuple[int, bytes]) -> None:
+        if found[0] != sealed[0] or not _equal(found[1], sealed[1]):
+            raise LedgerUntrusted(
+                f"{path}: changed from outside, gone, or an old copy; its keys may be in use:"
+                " put back the files as they were left, or make a new ledger, with new blocks"
+            )
+
     def _write(self, seal: Seal) -> None:
-        os.pwrite(self._file, _format(seal, self._vault), 0)
+        content = _format(seal, self._vault)
+        if os.pwrite(self._file, content, 0) != len(content):
+            raise LedgerError(f"{self._seal_path}: the disk took a part of the seal only")
+        os.fdatasync(self._file)
         self.seal = seal
 
 

@@ -23,22 +23,18 @@ MAX_OCTETS = 65507
 _UDP_SEGMENT, _UDP_GRO = 103, 104
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _IP_TOS, _IP_RECVTOS, _IP_MTU_DISCOVER, _IP_MTU = 1, 13, 10, 14
-_IP_PMTUDISC_DO = 2
+_IP_PMTUDISC_PROBE = 3
+"""DF is set, and what the kernel believes of the path, perhaps because of a forged ICMP message, refuses no datagram:
+it is for `gateways.mtu.PathMtu` to believe it."""
 _BUFFER_OCTETS = 4 * 2**20
 _ANCILLARY_OCTETS = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(1)
 _MAX_WAITING = 1024
 """Sends that wait for room in the socket's buffer."""
-_PATH_ERRORS = {
-    errno.ECONNREFUSED,
-    errno.EMSGSIZE,
-    errno.ENETUNREACH,
-    errno.EHOSTUNREACH,
-    errno.ENETDOWN,
-    errno.ENOBUFS,
-    errno.ENOPROTOOPT,
-    errno.EPERM,
-}
-"""What the socket may say of a network or a peer that is not (yet) as it should be: packets are lost."""
+_SOCKET_ERRORS = frozenset((errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.EDESTADDRREQ, errno.EFAULT))
+"""The socket itself cannot be used. Anything else is what a network says of datagrams, and anybody on the way may say
+it in a forged ICMP message: it is counted, and life goes on."""
+_ERRORS_A_READ = 8
+"""Errors that one read passes over, one for each ICMP message, before others have their turn."""
 _CANNOT_SEGMENT = {errno.EIO, errno.EINVAL}
 """What a UDP_SEGMENT send says where the interface has no checksum offload, or the kernel a smaller limit."""
 
@@ -52,7 +48,7 @@ def udp_socket(local: IPv4Address, peer: IPv4Address, port: int) -> socket.socke
     try:
         udp.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_OCTETS)
         udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_OCTETS)
-        udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
         udp.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
         udp.bind((str(local), port))
         udp.connect((str(peer), port))
@@ -64,7 +60,7 @@ def udp_socket(local: IPv4Address, peer: IPv4Address, port: int) -> socket.socke
 
 
 class Wire:
-    """Sends and receives on a connected UDP socket; counts in `errors` what was lost, by name.
+    """Sends and receives on a connected UDP socket; counts in `errors` what the network says of datagrams, by name.
 
     `segment` and `gro` tell whether UDP_SEGMENT and UDP_GRO are in use; with `offloads` false they never are.
     `path_mtu` is the MTU that the kernel has learnt of the path since it was last reset, or None.
@@ -110,9 +106,15 @@ class Wire:
     def send_one(self, datagram: bytes, traffic_class: int) -> None:
         """`send` of one datagram, in as few steps as can be."""
         if not traffic_class and not self._waiting:
-            with suppress(OSError):  # `send` finds out what it means
+            try:
                 self._udp.send(datagram)
                 return
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._note(error)
+                if self._send(datagram, len(datagram), 0, error.errno):
+                    return
         self.send(datagram, len(datagram), traffic_class)
 
     def flush(self) -> None:
@@ -123,7 +125,7 @@ class Wire:
 
     def receive(self, into: memoryview) -> tuple[int, int, int] | None:
         """Read what came in one go: its octets, those of each datagram but the last, traffic class; None: nothing."""
-        while True:
+        for _ in range(_ERRORS_A_READ):
             try:
                 octets, ancillary, _, _ = self._udp.recvmsg_into([into], _ANCILLARY_OCTETS)
             except BlockingIOError:
@@ -138,9 +140,15 @@ class Wire:
                 elif level == socket.IPPROTO_IP and kind == _IP_TOS:
                     traffic_class = value[0]
             return octets, size, traffic_class
+        return None
 
-    def _send(self, data: bytes | memoryview, size: int, traffic_class: int) -> bool:
-        """Hand one send to the kernel; False if its buffer is full. Falls back to single datagrams."""
+    def _send(
+        self, data: bytes | memoryview, size: int, traffic_class: int, said: int | None = None
+    ) -> bool:
+        """Hand one send to the kernel; False if its buffer is full. Falls back to single datagrams.
+
+        A first error may be about an earlier datagram, so this one is tried again. `said`: the error before, counted.
+        """
         ancillary: list[tuple[int, int, bytes]] = []
         if len(data) > size:
             ancillary.append((socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("=H", size)))
@@ -161,18 +169,20 @@ class Wire:
                     self.errors["no_udp_segment"] += 1
                     self.send(data, size, traffic_class)
                     return True
-                self._note(error)
-                if error.errno != errno.ECONNREFUSED:  # that was about an earlier datagram
-                    return True
+                if error.errno != said:
+                    self._note(error)
+                said = error.errno
         return True
 
     def _note(self, error: OSError) -> None:
-        """Count what the network says of a datagram, and learn from it. Raises `NetworkError` for any other error."""
-        if error.errno not in _PATH_ERRORS:
+        """Count what the network says, and learn from it. Raises `NetworkError` if the socket itself cannot be used."""
+        code = error.errno or 0
+        if code in _SOCKET_ERRORS:
             raise NetworkError(f"UDP to the peer: {error.strerror}") from None
-        self.errors[errno.errorcode[error.errno]] += 1
-        if error.errno == errno.EMSGSIZE:
-            self.path_mtu = self._udp.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+        self.errors[errno.errorcode.get(code, "error")] += 1
+        if code == errno.EMSGSIZE:
+            with suppress(OSError):  # there is no route any more
+                self.path_mtu = self._udp.getsockopt(socket.IPPROTO_IP, _IP_MTU)
 
     def _wait(self, data: bytes | memoryview, size: int, traffic_class: int) -> None:
         if len(self._waiting) < _MAX_WAITING:
