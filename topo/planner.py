@@ -166,7 +166,7 @@ def _link(scenario: Scenario, arm: Arm, number: int, hop: _Hop) -> LinkPlan:
         processing = Fixed(
             delay_ms=scenario.gateways.processing_us / 1e3,
             basis="calibrated",
-            source="gateway processing, measured natively (docs/notes/gateway_processing.py)",
+            source="gateway processing, measured natively by `qntn bench gateways`",
         )
         count = sum(name in ("EG-U", "EG-N") for name in (hop.a, hop.b))
         up += [processing] * count

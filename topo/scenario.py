@@ -162,8 +162,8 @@ class Gateways(Model):
     """The encryption gateways EG-U and EG-N."""
 
     processing_us: Annotated[float, Field(ge=0)] = 0.0
-    """Time a packet spends in one gateway, in µs: an explicit term of the plan, measured natively
-    (docs/notes/gateway_processing.py), since computation takes no time on a virtual clock."""
+    """Time a packet spends in one gateway, in µs: an explicit term of the plan, measured natively by `qntn bench
+    gateways`, since computation takes no time on a virtual clock."""
     rekey_after_s: Annotated[float, Field(ge=1)] = 60.0
     grace_s: Annotated[float, Field(gt=0)] = 5.0
     """How long the old inbound association is kept after a rekey."""

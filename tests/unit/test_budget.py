@@ -120,7 +120,7 @@ def test_the_tunnel_costs_its_processing_and_its_octets() -> None:
         ("GS", "EG-N"),
     ]
     rates = [d.rate_bps for link in between for d in (link.up, link.down)]
-    expected_ns = 4 * 125_000 + sum(8e9 * (outer - inner) / rate for rate in rates)
+    expected_ns = 4 * 60_000 + sum(8e9 * (outer - inner) / rate for rate in rates)
     assert more_ns == pytest.approx(expected_ns, abs=16)
 
 

@@ -317,7 +317,7 @@ def test_each_gateway_takes_its_time_once_a_direction(architecture: str) -> None
         for one, other in ((before.up, after.up), (before.down, after.down)):
             assert other.elements[: len(one.elements)] == one.elements
             added = other.elements[len(one.elements) :]
-            assert all(e.mean_ms() == 0.125 and "gateway processing" in e.source for e in added)
+            assert all(e.mean_ms() == 0.06 and "gateway processing" in e.source for e in added)
             assert not added or {"EG-U", "EG-N"} & {after.a, after.b}
             took += len(added)
     assert took == 4
