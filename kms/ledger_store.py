@@ -1,9 +1,10 @@
-"""The SQLite file under a key ledger: durable, authenticated, held by one process at a time.
+"""The store under a key ledger: durable, authenticated, held by one process at a time.
 
-What is in it is authenticated row by row and as a whole. Every row of the tables of `_KEYS` has a
-MAC; the sum of these MACs modulo 2^256 (an incremental multiset hash) is kept current as rows come
-and go, and is bound with the counters in `StoreState` and the head of the audit trail into the one
-tag of the `state` row. A row changed, dropped, doubled or put back from before makes the tag false.
+What is in its database (`kms.ledger_database`) is authenticated row by row and as a whole. Every row
+of the tables of `_KEYS` has a MAC; the sum of these MACs modulo 2^256 (an incremental multiset hash)
+is kept current as rows come and go, and is bound with the counters in `StoreState` and the head of the
+audit trail into the one tag of the `state` row. A row changed, dropped, doubled or put back from
+before makes the tag false.
 Bytes that are no row's, and old copies of everything, are the business of `kms.store_seal`.
 
 SQLite runs with a write-ahead log, synchronous = FULL: a transaction is one append to it and one sync,
@@ -15,7 +16,8 @@ After a failure the store is closed as if its process had been killed, and opene
 way back to a good state, and it is taken at each start.
 
 The audit trail is chained: link n is the MAC of link n - 1 and the next `_SEGMENT` lines. Its text is
-not secret and can be read with any SQLite; without the store's secret it cannot be rewritten.
+not secret and can be read with any SQLite, from a closed ledger or a copy (after a crash another SQLite
+puts the log away, and the ledger is refused); without the store's secret it cannot be rewritten.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import quote
 
 from cryptography.hazmat.primitives import constant_time
 from cryptography.hazmat.primitives.hmac import HMAC
 
+from kms.ledger_database import abandon, check_schema, connect, create_tables
 from kms.store_seal import SALT_BYTES, SealFile, create_seal
 from kms.vault import LedgerUntrusted, Vault, create_secret, default_secret_path, read_secret
 from topo.errors import LedgerError
@@ -41,41 +43,6 @@ from topo.errors import LedgerError
 Site = Literal["U", "N"]
 Row = tuple[Any, ...]
 
-_MARKS = {"application_id": 0x716E746E, "user_version": 3}  # "qntn" and the schema's version
-_SCHEMA = """
-CREATE TABLE site (name TEXT NOT NULL);
-CREATE TABLE state (body TEXT NOT NULL, tag BLOB NOT NULL);
-CREATE TABLE blocks (
-    number INTEGER PRIMARY KEY,
-    label TEXT NOT NULL,
-    length INTEGER NOT NULL,
-    added TEXT NOT NULL,
-    expires TEXT,
-    digest BLOB NOT NULL,
-    sealed_keys BLOB NOT NULL
-);
-CREATE TABLE chunks (id INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
-CREATE TABLE ranges (
-    block INTEGER NOT NULL,
-    offset INTEGER NOT NULL,
-    length INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    PRIMARY KEY (block, offset)
-) WITHOUT ROWID;
-CREATE TABLE pending (
-    block INTEGER NOT NULL,
-    offset INTEGER NOT NULL,
-    length INTEGER NOT NULL,
-    waiting TEXT NOT NULL,
-    PRIMARY KEY (block, offset)
-) WITHOUT ROWID;
-CREATE TABLE audit (
-    sequence INTEGER PRIMARY KEY,
-    at TEXT NOT NULL,
-    event TEXT NOT NULL,
-    detail TEXT NOT NULL
-);
-"""
 _KEYS = {  # of each authenticated table: its key columns, its number of columns
     "blocks": (("number",), 7),
     "chunks": (("id",), 2),
@@ -147,7 +114,7 @@ class Store:
             with self._disk():
                 self._disconnect()
                 self._seal.check(self.vault)
-                self.db = _connect(self.path)
+                self.db = connect(self.path)
                 self._connected = True
                 rows = self._read_and_check()
         except (TypeError, ValueError, OverflowError) as error:
@@ -206,8 +173,7 @@ class Store:
         """Close the database and leave its log as it is."""
         if self._connected:
             self._connected = False
-            self.db.interrupt()  # else SQLite makes a checkpoint of its own, which no seal foretells
-            self.db.close()
+            abandon(self.db)
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -265,11 +231,7 @@ class Store:
         return self.db.execute("SELECT * FROM audit ORDER BY sequence").fetchall()
 
     def _read_and_check(self) -> dict[str, list[Row]]:
-        marks = [self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in _MARKS]
-        if marks != list(_MARKS.values()):
-            raise LedgerError(f"{self.path}: not a key ledger of schema {_MARKS['user_version']}")
-        if _schema_of(self.db) != _OUR_SCHEMA:  # a trigger could keep what is to be erased
-            raise LedgerUntrusted(f"{self.path}: its schema was changed from outside")
+        check_schema(self.db, self.path)
         [(self.site,)] = self.db.execute("SELECT name FROM site").fetchall()
         self._macs, self._total = {}, 0
         rows: dict[str, list[Row]] = {table: [] for table in _KEYS}
@@ -357,62 +319,9 @@ def create_store(path: Path, site: Site, secret: bytes | None) -> None:
     tag = vault.mac("state", site.encode(), bytes(32), head, body.encode())
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            db.execute("PRAGMA synchronous = OFF")  # nothing is in it; the seal waits for the disk
-            db.execute("PRAGMA journal_mode = WAL").fetchall()
-            db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            create_tables(db)
             db.execute("INSERT INTO site VALUES (?)", (site,))
             db.execute("INSERT INTO state VALUES (?, ?)", (body, tag))
-            for name, value in _MARKS.items():
-                db.execute(f"PRAGMA {name} = {value}")
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: {error}") from error
     create_seal(path, vault, salt)
-
-
-def _schema_of(db: sqlite3.Connection) -> list[Row]:
-    """All tables, indices, triggers and views."""
-    return db.execute(
-        "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
-    ).fetchall()
-
-
-def _our_schema() -> list[Row]:
-    with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(_SCHEMA)
-        return _schema_of(db)
-
-
-_OUR_SCHEMA = _our_schema()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection that owns the file until it is closed or its process dies."""
-    db = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw&psow=1",  # psow: the log is never padded
-        uri=True,
-        timeout=0,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    try:
-        for pragma in (
-            "locking_mode = EXCLUSIVE",  # before the first access: then no shared memory is used
-            "synchronous = FULL",
-            "secure_delete = ON",
-            "wal_autocheckpoint = 0",
-            "cache_spill = OFF",  # nothing reaches the log before its commit
-            "temp_store = MEMORY",
-            "mmap_size = 0",
-        ):
-            db.execute(f"PRAGMA {pragma}").fetchall()
-        db.execute("BEGIN EXCLUSIVE")  # takes the lock; the locking mode keeps it
-        db.execute("COMMIT")
-        [(mode,)] = db.execute("PRAGMA journal_mode").fetchall()
-    except sqlite3.Error as error:
-        db.close()
-        busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-        raise LedgerError(f"{path}: {'open in another process' if busy else error}") from error
-    if mode != "wal":
-        db.close()
-        raise LedgerUntrusted(f"{path}: its journal mode was changed from outside")
-    return db

@@ -30,7 +30,6 @@ from kms.relay import (
 )
 from topo.errors import KeySupplyError, ProtocolError
 
-
 _RECEIPT = "relay_receipt"
 """Of the audit trail: what was sent for a block. The tag is no secret."""
 
@@ -79,19 +78,25 @@ class RelayReceiver:
             k1 = decrypt_relay(message, self._pads[0])
         except (ProtocolError, KeySupplyError) as error:
             return self._drop(AlarmKind.CORRUPTED, str(error), now)
+        answer = self._store(message, k1, what, now)
+        self._spend_pad()
+        return answer
+
+    def _store(
+        self, message: RelayMessage, k1: bytes, what: str, now: datetime
+    ) -> RelayReceipt | Alarm:
+        """What `receive` does with an authentic message."""
+        number = message.block_number
         receipt = make_receipt(number, k1)
         if self.ledger.has_block(number):
-            self._spend_pad()
             if self.receipt(number) == receipt:
                 return receipt
             return self._drop(AlarmKind.REPLAYED, f"{what}: that block is stored already", now)
         if (why := complaint(k1)) is not None:
-            self._spend_pad()
             return self._drop(AlarmKind.UNHEALTHY_KEY, f"{what}: {why}", now)
         with self.ledger.batch():
             self.ledger.add_block(number, k1[: message.block_bytes], message.label, now)
             self.ledger.stock.audit(now, _RECEIPT, block=number, tag=receipt.tag.hex())
-        self._spend_pad()
         self._receipts[number] = receipt
         return receipt
 
@@ -100,7 +105,7 @@ class RelayReceiver:
         if block_number not in self._receipts:
             for entry in self.ledger.audit_trail():
                 if entry.event == _RECEIPT and entry.detail["block"] == block_number:
-                    tag = bytes.fromhex(entry.detail["tag"])
+                    tag = bytes.fromhex(str(entry.detail["tag"]))
                     self._receipts[block_number] = RelayReceipt(block_number=block_number, tag=tag)
         return self._receipts.get(block_number)
 

@@ -68,6 +68,24 @@ def test_one_site_and_its_key(kms: Qntn, tmp_path: Path) -> None:
     assert (again.code, again.err) == (1, "qntn: block 7 is stored already\n")
 
 
+def test_the_same_key_as_another_block_is_refused(kms: Qntn, tmp_path: Path) -> None:
+    kms("init", "a", *SITE)
+    (tmp_path / "key").write_bytes(bytes(range(256)) * 4)
+    assert kms("load", "a", 9, "key").code == 0
+    said = kms("load", "a", 10, "key")
+    assert (said.code, said.err) == (1, "qntn: block 10: its bytes came before, as block 9\n")
+
+
+def test_start_over_of_a_site_that_was_put_back(kms: Qntn, tmp_path: Path) -> None:
+    kms("init", "a", *SITE)
+    (tmp_path / "key").write_bytes(bytes(range(256)) * 4)
+    kms("load", "a", 7, "key")
+    with opened("a")[1] as ledger, ledger.stock.transaction():
+        ledger.stock.state.distrust = "rolled back"
+        ledger.stock.keep_state()
+    assert kms("start-over", "a").out.startswith(f"{1024 - 32} bytes destroyed in ")
+
+
 def test_a_block_that_is_no_key_is_refused(kms: Qntn, tmp_path: Path) -> None:
     kms("init", "a", *SITE)
     (tmp_path / "zero").write_bytes(bytes(1000))
@@ -82,7 +100,10 @@ def test_audit_and_start_over(kms: Qntn, tmp_path: Path) -> None:
     kms("init", "a", *SITE)
     (tmp_path / "key").write_bytes(bytes(range(256)) * 4)
     kms("load", "a", 7, "key", "--label", "courier")
-    said = kms("start-over", "a")
+    refused = kms("start-over", "a")
+    assert (refused.code, refused.out) == (2, "")
+    assert "nothing is wrong with it; --force destroys its key all the same" in refused.err
+    said = kms("start-over", "a", "--force")
     assert (said.code, said.err) == (0, "")
     assert said.out.startswith(f"{1024 - 32} bytes destroyed in ")
     lines = [json.loads(line) for line in kms("audit", "a").out.splitlines()]

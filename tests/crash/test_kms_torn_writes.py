@@ -140,13 +140,13 @@ def test_k5_whole_but_the_seal_is_old(folder: Path, history: History, images: in
 def test_the_seal_is_on_the_disk_before_anybody_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is cut off with an old seal has not been given out: the seal's sync comes first, the log's before."""
+    """So what is cut off behind the seal has never been given out."""
     synced: list[str] = []
     sync = os.fdatasync
 
     def look(file: int) -> None:
         sync(file)
-        synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        synced.append(Path(f"/proc/self/fd/{file}").readlink().name)
 
     with Ledger.create(folder / "ledger", "U", SECRET) as ledger:
         ledger.add_block(1, Random(1).randbytes(20_000), "", NOW)

@@ -22,12 +22,17 @@ import pytest
 from experiments import cli
 from kms.alarms import AlarmKind
 from kms.client import DeliveredKey, Kms014Client
+from kms.configuration import KmsConfiguration
 from kms.key_id import parse_key_id
+from kms.kme import Kme
 from kms.ledger import Ledger
+from kms.peer import Peer
 from kms.reconcile import disagreements, summarise
+from kms.server import utc_now
 from kms.site import CONFIGURATION, make_pair
+from kms.steady_clock import SteadyClock
 from tests.kms_process import TIMEOUT_S, KmsProcess, start
-from topo.errors import KmsRefused
+from topo.errors import KmsRefused, ProtocolError
 
 pytestmark = pytest.mark.interop
 Pair = tuple[Path, Path]
@@ -39,7 +44,8 @@ def two_free_ports() -> int:
         with socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", 0))
             port: int = one.getsockname()[1]
-            if two.connect_ex(("127.0.0.1", port + 1)) != 0:
+            with suppress(OSError, OverflowError):
+                two.bind(("127.0.0.1", port + 1))
                 return port
 
 
@@ -86,7 +92,7 @@ def fetched(kms: KmsProcess, slave: str, master: str, names: list[str]) -> None:
 
 def rounds(both: tuple[KmsProcess, KmsProcess]) -> list[int]:
     """How often each site has heard the other."""
-    return [kms.log.count("/qntn/") for kms in both]
+    return [kms.log.count("/qntn/v1/summary") for kms in both]
 
 
 def settle(both: tuple[KmsProcess, KmsProcess]) -> None:
@@ -301,6 +307,46 @@ def test_k7_a_site_put_back_to_an_old_state_refuses(pair: Pair, tmp_path: Path) 
     both[1].stop()
 
 
+def test_k7_keys_given_since_the_last_summary_are_not_given_again(
+    pair: Pair, tmp_path: Path
+) -> None:
+    """Killed soon after its keys, and put back to what it was before them; no summary in between."""
+    for site in pair:
+        change_peer(site, reconcile_every_s=300)
+    backup = tmp_path / "backup"
+    shutil.copytree(pair[0], backup)
+    at_n, at_u = start(pair[1]), start(pair[0])  # U meets N before it serves
+    taken(at_u, "EG-U", "EG-N", 8)
+    until(lambda: "KME-U POST /qntn/v1/version 200" in at_n.log)
+    at_u.process.kill()
+    at_u.process.wait()
+    shutil.rmtree(pair[0])
+    shutil.copytree(backup, pair[0])
+
+    again = start(pair[0])
+    with pytest.raises(KmsRefused, match="503"):
+        taken(again, "EG-U", "EG-N", 1)
+    assert "rolled back: the other site has seen transaction" in again.log
+    again.stop()
+    at_n.stop()
+
+
+def test_k7_a_site_that_stops_says_how_far_it_has_come(pair: Pair) -> None:
+    for site in pair:
+        change_peer(site, reconcile_every_s=300)
+    at_n, at_u = start(pair[1]), start(pair[0])  # U meets N before it serves
+    taken(at_u, "EG-U", "EG-N", 1)
+    until(lambda: "/qntn/v1/version" in at_n.log)
+    taken(at_u, "EG-U", "EG-N", 1)  # not a second later: not told yet
+    at_u.stop()
+    at_n.stop()
+    versions = []
+    for folder in pair:
+        with Ledger(folder / "ledger.sqlite", (folder / "ledger.secret").read_bytes()) as ledger:
+            versions.append((ledger.stock.state.version, ledger.stock.state.peer_version))
+    assert versions[0][0] == versions[1][1]
+
+
 def test_k7_a_site_that_is_to_hear_the_other_first_serves_nobody_before(pair: Pair) -> None:
     """Then a roll-back does no harm either while the other site cannot be reached."""
     change_peer(pair[0], hear_first=True)
@@ -312,6 +358,23 @@ def test_k7_a_site_that_is_to_hear_the_other_first_serves_nobody_before(pair: Pa
     fetched(at_n, "EG-N", "EG-U", taken(at_u, "EG-U", "EG-N", 3))
     for kms in (at_u, at_n):
         kms.stop()
+
+
+def test_ledgers_too_long_to_be_compared_are_an_alarm(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_u, at_n = (KmsConfiguration.load(folder / CONFIGURATION) for folder in pair)
+    assert at_u.peer is not None
+    with Ledger(at_n.ledger_path, at_n.ledger_secret()) as ledger:
+        theirs = summarise(ledger).model_dump_json().encode()
+    with Ledger(at_u.ledger_path, at_u.ledger_secret()) as ledger:
+        kme = Kme.start(ledger, at_u, utc_now())
+        peer = Peer(kme, at_u.peer, SteadyClock(utc_now))
+        peer.hear(theirs)
+        monkeypatch.setattr("kms.peer.MAX_SUMMARY_BYTES", 100)
+        with pytest.raises(ProtocolError, match=r"a summary of \d+ bytes is over 100"):
+            peer.hear(theirs)
+        assert kme.alarms.counts[AlarmKind.UNSETTLED] == 1
 
 
 def test_only_the_peer_may_reconcile(pair: Pair) -> None:
@@ -378,6 +441,9 @@ def test_k13_a_running_site_that_is_empty_serves_again_after_the_next_block(
         own._call("POST", "/qntn/v1/blocks", alike)
     own.close()
     assert "unhealthy-key at KME-U: block 3: repetition count" in both[0].log
+    (tmp_path / "zeros").write_bytes(bytes(300))
+    assert qntn(monkeypatch, "kms", "load", paths[0].parent, 4, tmp_path / "zeros") == 1
+    assert "unhealthy-key at KME-U: block 4: repetition count" in both[0].log
 
     stranger = Kms014Client(
         both[0].url, *both[0].files("EG-U"), kme_id="KME-U", timeout_s=TIMEOUT_S

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import groupby
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kms.ranges import RangeMap, RangeState, Run
+from kms.ranges import RangeMap, RangeState, Run, Runs
 
 START, STOP = 5, 60
 places = st.tuples(st.integers(START, STOP - 1), st.integers(1, STOP)).map(
@@ -43,6 +44,13 @@ def test_against_a_list_of_bytes(
 
     expected = runs_of(states)
     assert list(ranges.runs()) == expected
+    assert [ranges.run_at(at) for at in range(START, STOP)] == [
+        run for run in expected for _ in range(run.start, run.stop)
+    ]
+    packed = ranges.pack()
+    assert len(packed) == 5 * len(expected)
+    unpacked = Runs.unpack(range(START, STOP), packed)
+    assert {unpacked.run_at(at) for at in range(START, STOP)} == set(expected)
     assert sorted(stored.values()) == expected
     again = RangeMap(range(START, STOP))
     again.restore(run for run in expected if run.state is not RangeState.FREE)
@@ -58,3 +66,20 @@ def test_against_a_list_of_bytes(
     assert {run.start: ranges.run_from(run.start) for run in expected} == {
         run.start: run for run in expected
     }
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        b"\5\0\0\0",
+        b"\5\0\0\0\0\0",
+        b"\5\0\0\0\4",
+        b"\6\0\0\0\0",
+        b"\5\0\0\0\5\0\0\0\0\1",
+        b"\5\0\0\0\x3c\0\0\0\0\1",
+    ],
+)
+def test_what_are_no_runs(packed: bytes) -> None:
+    with pytest.raises(ValueError, match="not runs over"):
+        Runs.unpack(range(START, STOP), packed)

@@ -185,6 +185,18 @@ def test_enc_keys_delivers(site_u: Site, request_: Request, expected: list[int])
         pytest.param("EG-U", raw(b"{'number': 1}"), 400, None, id="4 body with single quotes"),
         pytest.param("EG-U", raw(b'{"number": 1,}'), 400, None, id="4 body with a last comma"),
         pytest.param("EG-U", raw(b'{"number": NaN}'), 400, None, id="4 NaN is no JSON"),
+        pytest.param("EG-U", raw(b'{"x": NaN}'), 400, None, id="4 NaN anywhere"),
+        pytest.param("EG-U", raw(b'{"x": [-Infinity]}'), 400, None, id="4 Infinity anywhere"),
+        pytest.param(
+            "EG-U", raw(b'{"number": 1, "number": 2}'), 400, None, id="decision: a name twice"
+        ),
+        pytest.param(
+            "EG-U",
+            raw(b'{"extension_optional": [{"x": 1, "\\u0078": 1}]}'),
+            400,
+            None,
+            id="decision: a name twice, written differently",
+        ),
         pytest.param("EG-U", raw(b'{"number": 1e0}'), 400, None, id="Table 10 integer: exponent"),
         pytest.param("EG-U", raw(b'{"number": 01}'), 400, None, id="4 leading zero"),
         pytest.param("EG-U", raw(b"number=1"), 400, None, id="4 body a form"),
@@ -320,7 +332,7 @@ def test_decision_multicast_may_be_off(tmp_path: Path) -> None:
 def aged(tmp_path: Path) -> Site:
     """A site with a block of ten days' age, one of an hour's, and its clock after them."""
     site = make_site(tmp_path, "U").at(NOW + timedelta(days=10))
-    site.ledger.add_block(2, bytes(range(200)), "fresh", site.now - timedelta(hours=1))
+    site.ledger.add_block(2, bytes(range(200))[::-1], "fresh", site.now - timedelta(hours=1))
     return site
 
 

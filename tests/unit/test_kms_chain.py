@@ -203,3 +203,20 @@ def test_bad_requests() -> None:
     with pytest.raises(KeySupplyError, match="key of link A – B fails its health test"):
         made.add_key("A", "B", bytes(64))
     assert levels(made) == {"AB": 2048, "CD": 2048}
+
+
+def test_no_key_is_a_links_key_twice() -> None:
+    """Nor what is left of it without the bytes that authenticate; nor another link's."""
+    made, material = network(AB=2048), Random(9).randbytes(64)
+    made.add_key("B", "C", material)
+    for one, other, again in (
+        ("A", "B", material),
+        ("B", "C", material),
+        ("C", "D", material),
+        ("B", "C", material[LINK_MAC_KEY_BYTES:]),
+        ("A", "B", Random(0).randbytes(256 + LINK_MAC_KEY_BYTES)),
+    ):
+        with pytest.raises(KeySupplyError, match="a link had these bytes before"):
+            made.add_key(one, other, again)
+    assert levels(made) == {"AB": 2048, "BC": 256}
+    assert "D" not in made.nodes

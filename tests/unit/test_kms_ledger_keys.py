@@ -7,13 +7,16 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import NoReturn
 
 import pytest
 
+from kms.blocks import Block, BlockKeys
 from kms.key_id import parse_key_id
 from kms.ledger import Ledger
 from kms.places import KeyNotFound, PoolExhausted
 from kms.reconcile import reconcile, summarise
+from topo.errors import LedgerError
 
 NOW = datetime(2024, 11, 29, 22, 40, tzinfo=UTC)
 PAIRS = 32
@@ -171,3 +174,51 @@ def test_exhaustion_and_the_next_pass(tmp_path: Path) -> None:
             reconcile(at_n, summarise(at_u), NOW)
             reconcile(at_u, summarise(at_n), NOW)
         assert at_u.level("own").destroyed_bytes == at_u.level("own").total_bytes
+
+
+def test_the_same_bytes_are_not_stored_as_another_block(tmp_path: Path) -> None:
+    """Nor those of a block that is gone, nor a shorter or longer copy."""
+    material = Random(4).randbytes(1000)
+    ledger = Ledger.create(tmp_path / "u", "U")
+    ledger.add_block(9, material, "", NOW)
+    ledger.destroy_block(9, "withdrawn", NOW)
+    ledger.close()
+    with Ledger(tmp_path / "u") as again:
+        for copy in (material, material[:500], material + bytes(10)):
+            with pytest.raises(LedgerError, match="block 10: its bytes came before, as block 9"):
+                again.add_block(10, copy, "", NOW)
+        assert not again.has_block(10)
+        again.add_block(10, material[1:], "", NOW)
+
+
+def test_a_key_is_found_among_many_pending_without_looking_at_them() -> None:
+    class Counted(dict[int, tuple[int, frozenset[str]]]):
+        looks = 0
+
+        def __getitem__(self, key: int) -> tuple[int, frozenset[str]]:
+            self.looks += 1
+            return super().__getitem__(key)
+
+        def items(self) -> NoReturn:
+            raise AssertionError("walks through all of them")
+
+    material, rng = Random(1).randbytes(100_000), Random(2)
+    keys = BlockKeys.derive(material)
+    block = Block("U", 1, "", len(material), NOW, None, keys.digest(material), keys)
+    block.pending = Counted()
+    at = block.peer.span.start
+    while at < block.peer.span.stop - 100:
+        at += rng.choice((0, 0, 7, 32))
+        length = rng.choice((8, 32, 60))
+        block.set_pending(at, length, frozenset("b"))
+        at += length
+    places = {at: length for at, (length, _) in dict.items(block.pending)}
+    for _ in range(200):
+        start = rng.randrange(block.peer.span.start, block.peer.span.stop - 200)
+        stop = start + rng.randint(1, 200)
+        block.pending.looks = 0
+        found = block.pending_within(start, stop)
+        assert sorted(found) == [
+            at for at, length in places.items() if at < stop and at + length > start
+        ]
+        assert block.pending.looks <= len(found) + 1

@@ -103,7 +103,7 @@ def test_low_water_alarm_sounds_once_for_each_crossing(tmp_path: Path) -> None:
     assert codes == [200] * 5
     assert site.kme.alarms.counts[AlarmKind.LOW_WATER] == 1
     assert site.call(get_status, "EG-U", get("EG-N"))[1]["status_extension"]["qntn_low_water"]
-    site.ledger.add_block(2, bytes(range(256)) * 40, "next pass", NOW)
+    site.ledger.add_block(2, bytes(range(255, -1, -1)) * 40, "next pass", NOW)
     for _ in range(12):
         site.call(get_key, "EG-U", get("EG-N", number=16))
     assert site.kme.alarms.counts[AlarmKind.LOW_WATER] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,9 +10,20 @@ from random import Random
 
 import pytest
 
+from kms.key_id import parse_key_id
 from kms.ledger import Ledger
 from kms.places import KeyNotFound
-from kms.reconcile import Summary, disagreements, reconcile, summarise
+from kms.ranges import RangeState, Runs
+from kms.reconcile import (
+    Announcement,
+    Reconciling,
+    Summary,
+    announce,
+    disagreements,
+    heed,
+    reconcile,
+    summarise,
+)
 from kms.vault import LedgerUntrusted
 from topo.errors import LedgerError, ProtocolError
 
@@ -30,6 +42,11 @@ def sites(tmp_path: Path) -> Sites:
 
 def agree(sites: Sites) -> bool:
     return not disagreements(summarise(sites[0]), summarise(sites[1]))
+
+
+def packed(start: int, state: RangeState) -> str:
+    """A half in one state, as a summary writes it."""
+    return base64.b64encode(Runs(range(start, 4000), [start], [state]).pack()).decode()
 
 
 def exchange(sites: Sites) -> None:
@@ -128,8 +145,8 @@ def test_blocks_at_one_site_only_are_named_and_left(sites: Sites) -> None:
         {"blocks.0.number": 2},
         {"blocks.0.length": 4001},
         {"blocks.0.digest": "AAAA"},
-        {"blocks.0.own": [[32, "DELIVERED"]]},
-        {"blocks.0.peer": [[2016, "DESTROYED"]]},
+        {"blocks.0.own": packed(32, RangeState.DELIVERED)},
+        {"blocks.0.peer": packed(2016, RangeState.DESTROYED)},
         {"blocks.0.tag": "AAAA"},
     ],
 )
@@ -220,3 +237,112 @@ def test_waiting_for_the_peer_ends_with_its_summary(sites: Sites) -> None:
     with Ledger(sites[0].path, wait_for_peer=True) as site_u:
         reconcile(site_u, summarise(sites[1]), NOW)
         assert len(site_u.take("a", "b", 256, 1, NOW)) == 1
+
+
+def test_k7_rolled_back_behind_what_it_has_announced(sites: Sites, tmp_path: Path) -> None:
+    """The keys were given after the last summary, and the other site has fetched none of them."""
+    site_u, site_n = sites
+    exchange(sites)
+    site_u.close()
+    (tmp_path / "backup").mkdir()
+    for file in tmp_path.glob("u*"):
+        shutil.copy(file, tmp_path / "backup")
+    with Ledger(site_u.path) as lost:
+        lost.take("a", "b", 256, 3, NOW)
+        heed(site_n, Announcement.parse(announce(lost, 1).model_dump_json()))
+    for file in (tmp_path / "backup").iterdir():
+        shutil.copy(file, tmp_path)
+    site_n.close()
+    with Ledger(site_n.path) as at_n, Ledger(site_u.path) as back:  # it is on the disk of N
+        assert "rolled back" in reconcile(back, summarise(at_n), NOW).alarms[-1]
+        with pytest.raises(LedgerUntrusted, match="rolled back"):
+            back.take("a", "b", 256, 1, NOW)
+
+
+def test_announcements_that_say_nothing(sites: Sites) -> None:
+    site_u, site_n = sites
+    old, late = announce(site_u, 1), summarise(site_u)
+    [(name, _)] = site_u.take("a", "b", 256, 1, NOW)
+    heed(site_n, announce(site_u, 1))
+    seen = summarise(site_n).seen_version
+    assert seen == summarise(site_u).version
+    heed(site_n, old)  # again, or late
+    for wrong in (
+        old.model_copy(update={"version": 1000}),
+        old.model_copy(update={"number": 2}),
+        old.model_copy(update={"tag": bytes(32)}),
+        announce(site_n, 1),
+    ):
+        with pytest.raises(ProtocolError, match="announcement"):
+            heed(site_n, wrong)
+    assert summarise(site_n).seen_version == seen
+    assert not reconcile(site_n, late, NOW).alarms  # sent before the announcement: late, no replay
+    assert summarise(site_n).seen_version == seen
+    exchange(sites)
+    assert len(site_n.fetch("a", "b", [name], NOW)) == 1
+
+
+def test_many_runs_are_settled_in_steps_between_which_keys_are_given(tmp_path: Path) -> None:
+    """Every second key is fetched: as many runs as keys."""
+    material = Random(5).randbytes(2 * 32 * 1500)
+    sites = Ledger.create(tmp_path / "u", "U"), Ledger.create(tmp_path / "n", "N")
+    for ledger in sites:
+        ledger.add_block(1, material, "", NOW)
+    site_u, site_n = sites
+    names = [name for name, _ in site_u.take("a", "b", 256, 1000, NOW)]
+    fetched, waiting = names[::2], names[1::2]
+    site_n.fetch("a", "b", fetched, NOW)
+    text = summarise(site_n).model_dump_json()
+    assert len(text) < 1000 * 7 + 1000
+
+    def fetch_one(at: int) -> None:
+        fetched.append(waiting.pop(at))
+        site_n.fetch("a", "b", fetched[-1:], NOW)
+
+    work, steps = Reconciling(site_u, Summary.parse(text), NOW), 0
+    while work.step():
+        steps += 1
+        names += [name for name, _ in site_u.take("a", "b", 256, 1, NOW)]
+        fetch_one(0)
+    assert steps >= 2
+    assert work.result.destroyed_bytes == 500 * 32
+    assert work.result.alarms == ()
+    offsets = {parse_key_id(name).location.offset_bytes for name in names}
+    assert len(offsets) == len(names) == 1000 + steps
+
+    work, steps = Reconciling(site_n, summarise(site_u), NOW), 0
+    while work.step():  # what is fetched before its turn comes is not to be had again
+        steps += 1
+        fetch_one(-1)
+    assert steps >= 2
+    exchange(sites)
+    assert agree(sites)
+    for name in fetched:
+        with pytest.raises(KeyNotFound):
+            site_n.fetch("a", "b", [name], NOW)
+    assert len(site_n.fetch("a", "b", waiting, NOW)) == len(waiting)
+    for ledger in sites:
+        ledger.close()
+
+
+def test_a_store_that_is_read_again_between_two_steps(tmp_path: Path) -> None:
+    """A transaction that failed has put other objects in the place of the blocks."""
+    material = Random(6).randbytes(2 * 32 * 1500)
+    sites = Ledger.create(tmp_path / "u", "U"), Ledger.create(tmp_path / "n", "N")
+    for ledger in sites:
+        ledger.add_block(1, material, "", NOW)
+    keys = sites[0].take("a", "b", 256, 1000, NOW)
+    sites[1].fetch("a", "b", [name for name, _ in keys[::2]], NOW)
+    work = Reconciling(sites[0], summarise(sites[1]), NOW)
+    assert work.step()
+    with pytest.raises(ZeroDivisionError), sites[0].batch():
+        sites[0].take("a", "b", 256, 1, NOW)
+        _ = 1 / 0
+    while work.step():
+        pass
+    level = sites[0].level("own")
+    assert (level.destroyed_bytes, level.delivered_bytes) == (500 * 32, 500 * 32)
+    sites[0].close()
+    with Ledger(sites[0].path) as again:
+        assert again.level("own") == level
+    sites[1].close()

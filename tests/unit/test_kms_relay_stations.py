@@ -202,3 +202,40 @@ def test_alarms_are_logged_and_hold_no_key(
     for key in (K1S[0], K2S[0]):
         assert key.hex() not in repr(stations.shanghai) + repr(stations.beijing)
         assert repr(key) not in repr(stations.shanghai) + repr(stations.beijing)
+
+
+def test_a_receiver_restarted_before_its_receipt_arrived(stations: Stations) -> None:
+    """Its ledger has the receipt; the message, sent again, gives the same one."""
+    first, second, *_ = stations.messages
+    receipt = stations.shanghai.receive(first, NOW)
+    assert isinstance(receipt, RelayReceipt)
+    stations.ledgers[1].close()
+    ledger = Ledger(stations.ledgers[1].path)
+    stations.ledgers = stations.ledgers[0], ledger
+    again = RelayReceiver(ledger, stations.alarms, "Shanghai")
+    for k2 in K2S:
+        again.hold(k2, NOW)
+    stations.shanghai = again
+    assert again.receipt(10) == receipt
+    assert again.receipt(11) is None
+    assert again.receive(first, NOW) == receipt
+    assert again.pads == range(1, BLOCKS)
+    assert stations.beijing.confirm(receipt, NOW) is None
+    assert stations.deliver(second) is None
+    assert not any(stations.alarms.counts.values())
+    assert blocks(stations) == (2, 2)
+
+    later = RelayReceiver(ledger, stations.alarms, "Shanghai", first_pad=2)
+    assert later.hold(K2S[2], NOW) == 2
+    assert isinstance(later.receive(stations.messages[2], NOW), RelayReceipt)
+
+
+def test_an_origin_restarted_before_the_receipt_came(stations: Stations) -> None:
+    """It must be given the K1 again; without, the receipt confirms nothing."""
+    receipt = stations.shanghai.receive(stations.messages[0], NOW)
+    assert isinstance(receipt, RelayReceipt)
+    stations.beijing = RelayOrigin(stations.ledgers[0], stations.alarms, "Beijing")
+    assert stations.beijing.confirm(receipt, NOW).kind is AlarmKind.OUT_OF_ORDER  # type: ignore[union-attr]
+    stations.beijing.hold(10, K1S[0], stations.messages[0].block_bytes, "", NOW)
+    assert stations.beijing.confirm(receipt, NOW) is None
+    assert stations.pools()[0]
