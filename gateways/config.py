@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 from pydantic import (
@@ -30,19 +32,57 @@ from gateways.keysource import KEY_BITS
 from gateways.mtu import MIN_IPV6_MTU
 from gateways.selectors import Network, TrafficSelectors
 from gateways.suites import AES_128_GCM, SUITES
+from kms.client import Kms014Client
 from topo.errors import InputError, ScenarioError
 
 _NS = 10**9
+_MAX_S = 10**9
+"""The longest of all times, s: thirty years, which the kernel's timers and 64 bits of nanoseconds can still hold."""
+_MAX_OCTETS = 2**63 - 1
 _RESPONDER_PATIENCE = 1.2
 """How much longer a responder's soft lifetime is: it rekeys only when the initiator does not."""
 
 
 def _prefix(value: object) -> object:
     """A prefix written down, in one place, so that what is wrong with it is said once and not for each IP version."""
-    return ip_network(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        wide = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r} is no prefix like 10.1.0.0/24 or fd00:1::/64") from None
+    try:
+        return ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; the prefix is {wide}") from None
 
 
 Prefix = Annotated[Network, BeforeValidator(_prefix)]
+Seconds = Annotated[float, Field(gt=0, le=_MAX_S)]
+LifetimeSeconds = Annotated[float, Field(ge=0.1, le=_MAX_S)]
+"""Of an SA: below this it would be over before it is agreed on."""
+
+
+def _wrong_files(section: str, ca: Path, cert: Path, key: Path) -> list[str]:
+    """What is wrong with PEM files, each with its key in the configuration."""
+    wrong = []
+    for name, file, read, what in (
+        ("ca", ca, load_pem_x509_certificate, "certificate"),
+        ("cert", cert, load_pem_x509_certificate, "certificate"),
+        (
+            "key",
+            key,
+            lambda data: load_pem_private_key(data, None),
+            "private key without a password",
+        ),
+    ):
+        try:
+            read(file.read_bytes())
+        except OSError as error:
+            wrong.append(f"{section}{name}: {file}: {error.strerror}")
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            wrong.append(f"{section}{name}: {file}: no PEM {what}")
+    return wrong
 
 
 class KmsConfig(BaseModel):
@@ -58,7 +98,24 @@ class KmsConfig(BaseModel):
     key_bits: int = Field(
         KEY_BITS, ge=128, le=4096, multiple_of=8, description="length of the keys asked for, bits"
     )
-    timeout_s: float = Field(5.0, gt=0, description="longest wait for an answer, s")
+    timeout_s: float = Field(5.0, gt=0, le=3600, description="longest wait for an answer, s")
+
+    def client(self, path: Path) -> Kms014Client:
+        """The way to the KMS. Raises `ScenarioError` naming `path`, the key in it and each file that cannot be used."""
+        wrong = _wrong_files("kms.", self.ca, self.cert, self.key)
+        if wrong:
+            raise ScenarioError(path, "", f"{'; '.join(wrong)}; `qntn kms init` makes these files")
+        try:
+            return Kms014Client(
+                self.base_url,
+                self.ca,
+                self.cert,
+                self.key,
+                kme_id=self.kme_id,
+                timeout_s=self.timeout_s,
+            )
+        except InputError as error:
+            raise ScenarioError(path, "kms", str(error)) from None
 
 
 class CertificateConfig(BaseModel):
@@ -72,14 +129,14 @@ class CertificateConfig(BaseModel):
 
     def load(self) -> Certified:
         """The certificates and the key. Raises `InputError` naming the file."""
-        try:
-            own = load_pem_x509_certificate(self.cert.read_bytes())
-            authority = load_pem_x509_certificate(self.ca.read_bytes())
-            key = load_pem_private_key(self.key.read_bytes(), None)
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"certificate {self.cert}, {self.key} or {self.ca}: {error}") from None
+        wrong = _wrong_files("certificate.", self.ca, self.cert, self.key)
+        if wrong:
+            raise InputError(f"{'; '.join(wrong)}; each takes the path of a PEM file")
+        key = load_pem_private_key(self.key.read_bytes(), None)
         if not isinstance(key, SigningKey):
-            raise InputError(f"{self.key}: not an ECDSA, Ed25519 or RSA key")
+            raise InputError(f"certificate.key: {self.key}: not an ECDSA, Ed25519 or RSA key")
+        own = load_pem_x509_certificate(self.cert.read_bytes())
+        authority = load_pem_x509_certificate(self.ca.read_bytes())
         return Certified(own, key, authority, lambda: datetime.now(UTC))
 
 
@@ -129,40 +186,45 @@ class GatewayConfig(BaseModel):
     own_sae: str = Field(min_length=1, max_length=255, description="our SAE ID")
     peer_sae: str = Field(min_length=1, max_length=255, description="the peer's SAE ID")
     kms: KmsConfig = Field(description="where our keys come from")
-    rekey_after_s: float = Field(120.0, gt=0, description="age at which an SA is replaced, s")
+    rekey_after_s: LifetimeSeconds = Field(120.0, description="age at which an SA is replaced, s")
     rekey_jitter: float = Field(
         0.1, ge=0, lt=1, description="up to this fraction of a lifetime is cut off at random"
     )
-    hard_after_s: float | None = Field(
-        None, gt=0, description="age at which `policy` applies, s; null: 1.5 × rekey_after_s"
+    hard_after_s: LifetimeSeconds | None = Field(
+        None, description="age at which `policy` applies, s; null: 1.5 × rekey_after_s"
     )
     soft_packets: int = Field(
         2**31, gt=0, le=MAX_SEQUENCE, description="packets after which an SA is replaced"
     )
-    soft_bytes: int = Field(2**36, gt=0, description="octets after which an SA is replaced")
-    hard_bytes: int = Field(2**37, gt=0, description="octets after which an SA ends")
-    ike_rekey_after_s: float = Field(
-        3600.0, gt=0, description="age at which the IKE SA is replaced, s"
+    soft_bytes: int = Field(
+        2**36, gt=0, le=_MAX_OCTETS, description="octets after which an SA is replaced"
     )
-    reauth_after_s: float | None = Field(
+    hard_bytes: int = Field(
+        2**37, gt=0, le=_MAX_OCTETS, description="octets after which an SA ends"
+    )
+    ike_rekey_after_s: LifetimeSeconds = Field(
+        3600.0, description="age at which the IKE SA is replaced, s"
+    )
+    reauth_after_s: LifetimeSeconds | None = Field(
         None,
-        gt=0,
         description="age at which a whole new IKE SA with a new PPK is made, for a peer without RFC 9867, s",
     )
-    dpd_after_s: float = Field(
-        30.0, gt=0, description="silence after which the peer is asked whether it lives, s"
+    dpd_after_s: Seconds = Field(
+        30.0, description="silence after which the peer is asked whether it lives, s"
     )
     attempts: int = Field(
-        8, ge=1, description="transmissions of a request until the peer is given up"
+        8, ge=1, le=32, description="transmissions of a request until the peer is given up"
     )
-    grace_s: float = Field(5.0, gt=0, description="life of the old inbound SA after a switch, s")
-    retransmit_s: float = Field(
-        1.0, gt=0, description="first retransmission timeout, s; longer than one round trip"
+    grace_s: Seconds = Field(5.0, description="life of the old inbound SA after a switch, s")
+    retransmit_s: Seconds = Field(
+        1.0, description="first retransmission timeout, s; longer than one round trip"
     )
     policy: Policy = Field(
         Policy.FAIL_CLOSED, description="when an SA ends and no key is to be had"
     )
-    window: int = Field(1024, ge=64, multiple_of=64, description="anti-replay window, packets")
+    window: int = Field(
+        1024, ge=64, le=65536, multiple_of=64, description="anti-replay window, packets"
+    )
     fast: Literal["auto", "off"] = Field(
         "auto",
         description="super-packets wherever the kernel can; off: every packet by itself, as emulated links need it",
@@ -170,6 +232,7 @@ class GatewayConfig(BaseModel):
     constant_rate_bps: int | None = Field(
         None,
         ge=1000,
+        le=10**11,
         description="constant-rate mode (RFC 9347) at both ends: rate of the outer packets, bit/s; null: off",
     )
     payload_octets: int | None = Field(
@@ -188,8 +251,19 @@ class GatewayConfig(BaseModel):
     @field_validator("psk")
     @classmethod
     def _check_psk(cls, value: str) -> str:
-        if value and len(bytes.fromhex(value)) < 16:
-            raise ValueError("at least 16 octets")
+        try:
+            octets = len(bytes.fromhex(value))
+        except ValueError:
+            octets = -1
+        if value and octets < 16:
+            raise ValueError("at least 16 octets in hex, as `openssl rand -hex 32` makes them")
+        return value
+
+    @field_validator("tun_name")
+    @classmethod
+    def _check_tun_name(cls, value: str) -> str:
+        if value in (".", ".."):
+            raise ValueError("no device can have this name; take one like qtun0")
         return value
 
     @field_validator("suites")
@@ -208,8 +282,22 @@ class GatewayConfig(BaseModel):
             raise ValueError("hard_bytes must be more than soft_bytes")
         if self.hard_after_s is not None and self.hard_after_s <= self.rekey_after_s:
             raise ValueError("hard_after_s must be longer than rekey_after_s")
-        if any(self.outer_peer in prefix for prefix in self.remote):
-            raise ValueError("remote contains outer_peer: the tunnel would run through itself")
+        if self.outer_peer == self.outer_local:
+            raise ValueError("outer_peer is outer_local: it takes the address of the other gateway")
+        if self.own_sae == self.peer_sae:
+            raise ValueError("own_sae is peer_sae: each end has a name of its own")
+        for name, address in (
+            ("outer_peer", self.outer_peer),
+            ("outer_local", self.outer_local),
+            *(("tun_address", interface.ip) for interface in self.tun_addresses),
+        ):
+            if any(address in prefix for prefix in self.remote):
+                raise ValueError(f"remote contains {name}: the tunnel would run through itself")
+        for mine, its in product(self.local, self.remote):
+            if mine.version == its.version and mine.overlaps(its):
+                raise ValueError(
+                    f"local {mine} and remote {its} overlap: each address is behind one gateway"
+                )
         versions = {prefix.version for prefix in self.local}
         if versions != {prefix.version for prefix in self.remote}:
             raise ValueError("local and remote must have prefixes of the same IP versions")
@@ -287,4 +375,4 @@ def load_config(path: Path) -> GatewayConfig:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ScenarioError(path, key, first["msg"]) from None
+        raise ScenarioError(path, key, first["msg"].removeprefix("Value error, ")) from None

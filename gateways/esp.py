@@ -12,6 +12,7 @@ protocol 50) or in UDP (RFC 3948) makes no difference here. Both keep counters; 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,6 +88,15 @@ class SaCounters:
         raise EspRefused(reason, detail)
 
 
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """What an SA may carry: packets and inner octets until it is to be replaced, octets until it ends."""
+
+    soft_packets: int = MAX_SEQUENCE
+    soft_bytes: int = sys.maxsize
+    hard_bytes: int = sys.maxsize
+
+
 def _trailers(next_header: int, alignment: int) -> tuple[bytes, ...]:
     """The shortest trailer for each inner length modulo `alignment`."""
     pads = (-(residue + TRAILER_OCTETS) % alignment for residue in range(alignment))
@@ -98,7 +108,8 @@ class OutboundSa:
 
     The cipher is given the packet's number as its counter, and a number is taken before it is used, so no GCM
     nonce repeats under the key. `limit` is the last sequence number that may be used: then the SA stops, it
-    never wraps (RFC 4303 §3.3.3). Nothing here is ever stored: after a restart there is a new key.
+    never wraps (RFC 4303 §3.3.3). Nothing here is ever stored: after a restart there is a new key. Whoever holds
+    the keys makes this object of them once, and hands the object on: a second one would begin at 1 again.
     """
 
     def __init__(self, spi: int, keys: SaKeys, limit: int = MAX_SEQUENCE) -> None:
@@ -108,6 +119,7 @@ class OutboundSa:
         self.suite = keys.suite
         self.sequence = 0
         self.limit = limit
+        self.lifetime = Lifetime()
         self.counters = SaCounters()
         self._cipher: PacketCipher | None = keys.cipher()
         self._trailers_of_version = {
@@ -212,6 +224,7 @@ class InboundSa:
         self.window = ReplayWindow(window)
         self.counters = SaCounters()
         self.selectors = selectors
+        self.lifetime = Lifetime()
         self._cipher: PacketCipher | None = keys.cipher()
 
     def __repr__(self) -> str:

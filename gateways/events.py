@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gateways.esp import Lifetime, OutboundSa
 from gateways.keys import SaKeys
 from gateways.selectors import TrafficSelectors
 
@@ -63,16 +64,21 @@ class InstallInbound:
     key_id: str
     keys: SaKeys
     selectors: TrafficSelectors
+    lifetime: Lifetime
 
 
 @dataclass(frozen=True, slots=True)
 class InstallOutbound:
-    """Send on this SA from now on, and on no other."""
+    """Send on this SA from now on, and on no other.
+
+    `sa` is the one object that seals with `keys`, and counts. `keys` are to be told, never to be sealed with.
+    """
 
     spi: int
     key_id: str
     keys: SaKeys
     selectors: TrafficSelectors
+    sa: OutboundSa
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,14 @@ class Established:
     spi_in: int
     spi_out: int
     rekey: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Worn:
+    """An SA in use has carried its soft limit of packets or octets: its pair is to be replaced."""
+
+    spi_in: int
+    spi_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +154,7 @@ Event = (
     | RetireInbound
     | RetireOutbound
     | Established
+    | Worn
     | Held
     | PolicyUsed
     | Failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -31,6 +32,23 @@ def esp_sa_record(source: IPv4Address, destination: IPv4Address, spi: int, keys:
     )
     remark = "" if keys.suite.wireshark else "# "
     return remark + ",".join(f'"{field}"' for field in fields) + "\n"
+
+
+def check_writable(key: str, path: Path) -> None:
+    """Find out before anything is touched whether a file can be written, which stays as it is.
+
+    Raises `InputError` naming `key`, the configuration's name of the file.
+    """
+    probe = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"{key}: {path}: {error.strerror}; take a file in a folder that is there and can be written to"
+        ) from None
 
 
 def append_private(path: Path, text: str) -> None:

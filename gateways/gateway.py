@@ -24,7 +24,8 @@ import socket
 import sys
 import time
 from collections import deque
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -48,7 +49,7 @@ from gateways.events import (
     RetireOutbound,
     SendControl,
 )
-from gateways.export import append_private, esp_sa_record, write_status
+from gateways.export import append_private, check_writable, esp_sa_record, write_status
 from gateways.fast import vnet
 from gateways.fast.core import Core
 from gateways.fast.inbound import Inbound
@@ -57,19 +58,27 @@ from gateways.fast.wire import Wire, udp_socket
 from gateways.ike.endpoint import IkeEndpoint
 from gateways.keysource import EtsiKeySource, Fetched, KeyFetcher, KeySource, WrongKeys
 from gateways.metrics import StatusServer
-from gateways.mtu import PathMtu
+from gateways.mtu import MIN_IPV6_MTU, PathMtu
 from gateways.raw import RawWire, raw_socket
+from gateways.routes import LinkWatch
 from gateways.suites import AES_128_GCM, SUITES
 from gateways.timer import Timer
 from gateways.tun import open_tun
 from gateways.tunnel import Tunnel
-from kms.client import Kms014Client
 from topo.errors import InputError, NetworkError, QntnError
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_TIMERSLACK = 29
 _HISTORY_KEPT = 1000
 _WAKE_OCTETS = 4096
+_READS_BETWEEN_SLOTS = 4
+"""System calls in a direction until a constant rate's next slot is looked for, whatever the load."""
+_CALM_NS = 100_000
+"""About as long as they take: so long before a slot nothing is begun."""
+_SWITCH_INTERVAL_S = 0.0005
+"""As long as packets wait for a thread that talks to the KMS or tells the status; Python's own is 5 ms."""
+_LONGEST_WAIT_S = 86400.0
+"""Of epoll, which counts its milliseconds in 31 bits."""
 
 
 def log(event: str, **values: object) -> None:
@@ -111,12 +120,22 @@ class Gateway:
         self._ready = False
         self._stopping = False
         self._suite = AES_128_GCM
-        self._path = PathMtu(config.path_mtu)
+        longest = max(
+            (SUITES[name] for name in config.suites),
+            key=lambda suite: suite.esp_octets(MIN_IPV6_MTU),
+        )
+        ipv6 = any(prefix.version == 6 for prefix in config.remote)
+        self._path = PathMtu(
+            config.path_mtu, longest, config.encapsulation, MIN_IPV6_MTU if ipv6 else 0
+        )
         self._history: deque[dict[str, object]] = deque(maxlen=_HISTORY_KEPT)
 
     def run(self) -> None:
         """Carry packets until SIGTERM or SIGINT. Raises `QntnError` if the network fails."""
         config = self._config
+        for key, path in (("status", config.status), ("esp_sa", config.esp_sa)):
+            if path is not None:
+                check_writable(key, path)
         with ExitStack() as stack:
             self._wake_in, self._wake_out = socket.socketpair()
             for end in (self._wake_in, self._wake_out):
@@ -135,10 +154,13 @@ class Gateway:
                 config.tun_name,
                 config.tun_addresses,
                 config.tun_mtu,
+                config.local,
                 config.remote,
                 offloads=offloads,
             )
             stack.callback(self._tun.close)
+            self._links = LinkWatch(self._tun.index)
+            stack.callback(self._links.close)
             udp = stack.enter_context(
                 udp_socket(config.outer_local, config.outer_peer, config.port)
             )
@@ -148,6 +170,8 @@ class Gateway:
             self._inbound = Inbound(
                 self._tun.fd, wire, core, merge=offloads, merge_udp=self._tun.uso
             )
+            if self._constant is not None:
+                self._outbound.reads = self._inbound.reads = _READS_BETWEEN_SLOTS
             self._timer = Timer()
             stack.callback(self._timer.close)
             if config.metrics_port is not None:
@@ -177,27 +201,27 @@ class Gateway:
         return wire
 
     def _loop(self) -> None:
-        tun, wire, woken = self._tun.fd, self._wire.fileno(), self._wake_out.fileno()
+        tun, wire = self._tun.fd, self._wire.fileno()
         with select.epoll() as poll:
-            for fd in (tun, wire, woken, self._timer.fileno()):
+            for fd in (
+                tun,
+                wire,
+                self._wake_out.fileno(),
+                self._links.fileno(),
+                self._timer.fileno(),
+            ):
                 poll.register(fd, select.EPOLLIN)
             blocked = False
             deadline_ns = self._deadline_ns()
             while not self._stopping:
                 timeout_s = None
                 if deadline_ns is not None:
-                    timeout_s = max(0, deadline_ns - time.monotonic_ns()) / 1e9
+                    left_ns = max(0, deadline_ns - time.monotonic_ns())
+                    timeout_s = min(left_ns / 1e9, _LONGEST_WAIT_S)
                 ready = poll.poll(timeout_s)
                 now_ns = time.monotonic_ns()
                 for fd, what in ready:
-                    if fd == wire:
-                        if what & select.EPOLLOUT:
-                            self._wire.flush()
-                        self._inbound.carry(now_ns)
-                    elif fd == tun:
-                        self._from_inside(now_ns)
-                    elif fd == woken:
-                        self._from_kms()
+                    self._take(fd, what, now_ns)
                 if blocked != self._wire.blocked:  # what comes from inside waits in the device
                     blocked = not blocked
                     poll.modify(tun, 0 if blocked else select.EPOLLIN)
@@ -210,6 +234,20 @@ class Gateway:
                     changed |= self._carry_out()
                 if changed:
                     deadline_ns = self._deadline_ns()
+
+    def _take(self, fd: int, what: int, now_ns: int) -> None:
+        """Do what a descriptor is ready for."""
+        if fd == self._wire.fileno():
+            if what & select.EPOLLOUT:
+                self._wire.flush()
+            self._inbound.carry(now_ns)
+        elif fd == self._tun.fd:
+            if not self._slot_is_near(now_ns):
+                self._from_inside(now_ns)
+        elif fd == self._wake_out.fileno():
+            self._from_kms()
+        elif fd == self._links.fileno() and self._links.is_up():
+            self._tun.lead()
 
     def _attend(self, due: bool, now_ns: int) -> bool:
         """Do what is to be done besides carrying packets; whether the next deadline may be another now."""
@@ -224,6 +262,13 @@ class Gateway:
             self._inbound.control = False
             due = True
         return self._carry_out() or due
+
+    def _slot_is_near(self, now_ns: int) -> bool:
+        """Whether what comes from inside has to wait, so that a payload of the constant rate is not late."""
+        if self._constant is None:
+            return False
+        slot_ns = self._constant.next_slot_ns(now_ns)
+        return slot_ns is not None and slot_ns - time.monotonic_ns() < _CALM_NS
 
     def _keep_rate(self, constant: ConstantRate) -> None:
         """Send the slot that is due, let out what has come, and wait for the next slot."""
@@ -315,8 +360,9 @@ class Gateway:
     ) -> None:
         if self._config.esp_sa is not None:
             record = esp_sa_record(source, destination, sa.spi, sa.keys)
-            append_private(self._config.esp_sa, record)
-            log("SESSION-KEY-EXPORTED", spi=f"{sa.spi:#010x}", path=self._config.esp_sa)
+            with self._surviving("esp_sa"):
+                append_private(self._config.esp_sa, record)
+                log("SESSION-KEY-EXPORTED", spi=f"{sa.spi:#010x}", path=self._config.esp_sa)
 
     def _tell(self, event: Event) -> None:
         """Log an event, and keep it if it changes what the gateway can do."""
@@ -337,7 +383,17 @@ class Gateway:
 
     def _write_status(self) -> None:
         if self._config.status is not None:
-            write_status(self._config.status, self._status())
+            with self._surviving("status"):
+                write_status(self._config.status, self._status())
+
+    @contextmanager
+    def _surviving(self, key: str) -> Iterator[None]:
+        """Log and count that a file cannot be written any more, as on a full disk: the packets go on."""
+        try:
+            yield
+        except InputError as error:
+            self._wire.errors[f"{key}_not_written"] += 1
+            log("not-written", key=key, reason=error)
 
     def _status(self) -> dict[str, Any]:
         """Counters, ready for JSON; no key material."""
@@ -361,7 +417,8 @@ class Gateway:
 
 
 def harden() -> None:
-    """Keep keys out of core dumps and other processes' sight; make timers exact to 1 ns."""
+    """Keep keys out of core dumps and other processes' sight; make timers exact to 1 ns, and threads give way soon."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_TIMERSLACK, 1)):
@@ -374,14 +431,12 @@ def main(arguments: list[str]) -> int:
     try:
         if len(arguments) != 1:
             raise InputError("usage: python -m gateways.gateway CONFIG.json")
-        config = load_config(Path(arguments[0]))
-        kms = config.kms
-        client = Kms014Client(
-            kms.base_url, kms.ca, kms.cert, kms.key, kme_id=kms.kme_id, timeout_s=kms.timeout_s
-        )
+        path = Path(arguments[0])
+        config = load_config(path)
+        client = config.kms.client(path)
         harden()
         offloads = config.fast == "auto"
-        source = EtsiKeySource(client, config.peer_sae, kms.key_bits)
+        source = EtsiKeySource(client, config.peer_sae, config.kms.key_bits)
         Gateway(config, source, offloads=offloads).run()
     except QntnError as error:
         print(error, file=sys.stderr)

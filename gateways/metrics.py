@@ -2,16 +2,19 @@
 
 Only where the configuration names a port, and only on 127.0.0.1. No key material is among it; SPIs and key_IDs are.
 The gateway's own thread makes the status, between packets: a thread that answers asks for it, wakes the gateway, and
-waits.
+waits. An answer is good for a fifth of a second and connections are taken at a measured pace, so that no number of
+readers keeps packets waiting.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from gateways.esp import Refusal
@@ -26,6 +29,10 @@ Status = Mapping[str, Any]
 HOST: Final = "127.0.0.1"
 PATIENCE_S: Final = 2.0
 """How long an answer waits for the gateway's own thread."""
+FRESH_S: Final = 0.2
+"""How long an answer is given again."""
+PAUSE_S: Final = 0.01
+"""Between two connections: the thread that carries packets shares the interpreter with those that answer."""
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 _REFUSALS: Final = tuple(reason for reason in Refusal if reason is not Refusal.UNKNOWN_SPI)
 
@@ -99,6 +106,14 @@ _FORMS: Final[Mapping[str, tuple[str, Callable[[Status], bytes]]]] = {
 """Path -> content type, and what writes it."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        super().process_request(request, client_address)
+        time.sleep(PAUSE_S)
+
+
 class StatusServer:
     """Answers on 127.0.0.1 in threads of its own, with what the gateway's thread says when asked.
 
@@ -109,6 +124,8 @@ class StatusServer:
     def __init__(self, port: int, wake: Callable[[], None]) -> None:
         self._asked: SimpleQueue[SimpleQueue[Status]] = SimpleQueue()
         self._wake = wake
+        self._turn = Lock()
+        self._answers: dict[str, tuple[float, tuple[int, str, bytes]]] = {}
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -126,12 +143,11 @@ class StatusServer:
                 """Say nothing: the log is the gateway's."""
 
         try:
-            self._http = ThreadingHTTPServer((HOST, port), Handler)
+            self._http = _Server((HOST, port), Handler)
         except OSError as error:
             raise InputError(
                 f"metrics_port: {HOST}:{port}: {error.strerror}; choose another, or null"
             ) from None
-        self._http.daemon_threads = True
         self._thread = Thread(target=self._http.serve_forever, name="status", daemon=True)
         self._thread.start()
 
@@ -155,7 +171,14 @@ class StatusServer:
         form = _FORMS.get(path)
         if form is None:
             return 404, _TEXT, f"there is {' and '.join(_FORMS)}\n".encode()
-        kind, write = form
+        with self._turn:
+            made_s, answer = self._answers.get(path, (-math.inf, (0, "", b"")))
+            if time.monotonic() - made_s >= FRESH_S:
+                answer = self._ask(*form)
+                self._answers[path] = time.monotonic(), answer
+            return answer
+
+    def _ask(self, kind: str, write: Callable[[Status], bytes]) -> tuple[int, str, bytes]:
         mine: SimpleQueue[Status] = SimpleQueue()
         self._asked.put(mine)
         self._wake()

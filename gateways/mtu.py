@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from gateways.checksum import adjusted, checksum, pseudo_header
-from gateways.encapsulation import Encapsulation, inner_mtu
+from gateways.encapsulation import Encapsulation, inner_mtu, outer_length
 from gateways.selectors import IPV4_HEADER_OCTETS, IPV6_HEADER_OCTETS, ip_length, upper_layer
 from gateways.suites import AES_128_GCM, Suite
 
 MIN_PATH_MTU = 576
-"""Outer path MTU that a report may lower us to, octets: an ICMP message is forged more easily than ESP."""
+"""Outer path MTU that a report may lower us to, octets: an ICMP message is forged more easily than ESP. Where the
+tunnel carries IPv6, what IPv6 needs inside is the least."""
 RAISE_AFTER_NS = 600 * 10**9
 """After this long without a report the configured path MTU is tried again (RFC 1191 §6.3)."""
 MIN_IPV6_MTU = 1280
@@ -210,7 +211,8 @@ class PathMtu:
     """The MTU of the outer path: as configured, lowered by reports, tried again after ten minutes.
 
     `outer` and `inner` are octets. A report comes from an ICMP message or as EMSGSIZE from the outer socket, and
-    may be forged: it never raises the MTU, and never lowers it below `MIN_PATH_MTU`.
+    may be forged: it never raises the MTU, and never lowers it below `MIN_PATH_MTU`, nor, with `least_inner`, so far
+    that fewer octets than that are left inside.
     """
 
     def __init__(
@@ -218,8 +220,11 @@ class PathMtu:
         configured: int,
         suite: Suite = AES_128_GCM,
         encapsulation: Encapsulation = Encapsulation.UDP,
+        least_inner: int = 0,
     ) -> None:
         self.configured = self.outer = configured
+        least = max(MIN_PATH_MTU, outer_length(least_inner, suite, encapsulation))
+        self._least = min(least, configured)
         self._suite, self._encapsulation = suite, encapsulation
         self._raise_at_ns: int | None = None
 
@@ -230,7 +235,7 @@ class PathMtu:
 
     def report(self, path_mtu: int, now_ns: int) -> bool:
         """Take a report of a smaller path MTU; whether it changed anything."""
-        lowered = max(path_mtu, min(MIN_PATH_MTU, self.configured))
+        lowered = max(path_mtu, self._least)
         if lowered > self.outer or (lowered == self.outer and self._raise_at_ns is None):
             return False
         self._raise_at_ns = now_ns + RAISE_AFTER_NS

@@ -1,4 +1,4 @@
-"""The TUN device and the routes that lead protected traffic into it, and nowhere else.
+"""The TUN device; `gateways.routes` has what leads protected traffic into it.
 
 Every read and every write carries a virtio header (`gateways.fast.vnet`). With offloads the kernel hands over
 super-packets and leaves their checksums to us: TCP on any kernel, UDP since Linux 6.2.
@@ -6,19 +6,20 @@ super-packets and leaves their checksums to us: TCP on any kernel, UDP since Lin
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from gateways.mtu import MIN_IPV6_MTU
+from gateways.routes import Interface, guard, lead
 from gateways.selectors import Network
 from topo.errors import FeatureMissing, NetworkError
 
@@ -33,13 +34,7 @@ _TSO = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
 _USO = _TUN_F_USO4 | _TUN_F_USO6
 _SIOCSIFMTU = 0x8922
 _ADDR_GEN_MODE_NONE = 1
-_TUN_METRIC = {4: 0, 6: 1}
-"""By IP version: the best there is. For IPv6 the kernel takes 0 to mean 1024."""
-_BLACKHOLE_METRIC = {version: metric + 1 for version, metric in _TUN_METRIC.items()}
-"""Next after the TUN route: no other route to the prefix can come between the two."""
 _QUEUE_PACKETS = 4096
-
-Interface = IPv4Interface | IPv6Interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +42,7 @@ class Tun:
     """An open TUN device: its non-blocking descriptor, and whether it hands over super-packets of TCP and of UDP."""
 
     name: str
+    index: int
     fd: int
     tso: bool
     uso: bool
@@ -56,7 +52,7 @@ class Tun:
     def set_mtu(self, mtu: int) -> None:
         """Set the longest packet that may enter, octets; the kernel tells senders of longer ones.
 
-        Below 1280 the kernel takes IPv6 from the device, and the blackhole routes swallow it; from there on it is back.
+        Below 1280 the kernel takes IPv6 from the device, and nothing of it leaves; from there on it is back.
         """
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             request = struct.pack("16si20x", self.name.encode(), mtu)
@@ -65,14 +61,19 @@ class Tun:
             except OSError as error:
                 raise NetworkError(f"TUN device {self.name}, MTU {mtu}: {error.strerror}") from None
         if mtu >= MIN_IPV6_MTU and any(prefix.version == 6 for prefix in self.remote):
-            with IPRoute() as netlink:
-                try:
-                    _lead(netlink, self.name, self.addresses, self.remote)
-                except NetlinkError as error:
+            self.lead()
+
+    def lead(self) -> None:
+        """Put the addresses and the routes back, which the device loses whenever it goes down; if it is up."""
+        with IPRoute() as netlink:
+            try:
+                lead(netlink, self.index, self.addresses, self.remote)
+            except NetlinkError as error:
+                if error.code not in (errno.ENETDOWN, errno.ENODEV):
                     raise NetworkError(f"TUN device {self.name}: {error}") from None
 
     def close(self) -> None:
-        """Let the device go, and its routes with it; the blackhole routes stay."""
+        """Let the device go, and its routes with it; the rules stay, and nothing to `remote` leaves."""
         os.close(self.fd)
 
 
@@ -80,38 +81,34 @@ def open_tun(
     name: str,
     addresses: Sequence[Interface],
     mtu: int,
+    local: Sequence[Network],
     remote: Sequence[Network],
     *,
     offloads: bool,
 ) -> Tun:
-    """A new TUN device that carries traffic to `remote`, with the offloads that the kernel has, if any are wanted.
+    """A new TUN device that carries traffic from `local` to `remote`, with the offloads that the kernel has, if wanted.
 
     One read is one packet or super-packet, one write another. Made in the current network namespace; it vanishes
-    with the descriptor, and its routes with it. The blackhole routes to the same prefixes are installed first and
-    stay, even after the process: protected traffic has never another way out. Raises `FeatureMissing` without TUN
-    in the kernel, `NetworkError` when netlink refuses.
+    with the descriptor, and its routes with it. The rules of `gateways.routes` are installed first and stay, even
+    after the process: protected traffic has never another way out. Raises `FeatureMissing` without TUN or policy
+    rules in the kernel, `NetworkError` when netlink refuses.
     """
     with IPRoute() as netlink:
         try:
-            for prefix in remote:
-                netlink.route(
-                    "replace",
-                    dst=str(prefix),
-                    type="blackhole",
-                    priority=_BLACKHOLE_METRIC[prefix.version],
-                )
+            guard(netlink, name, local, remote)
             fd = _attach(name)
             try:
                 tso = offloads and _offloads(fd, _TSO)
                 uso = tso and _offloads(fd, _TSO | _USO)
-                _configure(netlink, name, mtu)
-                _lead(netlink, name, addresses, remote)
+                (index,) = netlink.link_lookup(ifname=name)
+                _configure(netlink, index, mtu)
+                lead(netlink, index, addresses, remote)
             except BaseException:
                 os.close(fd)
                 raise
         except NetlinkError as error:
             raise NetworkError(f"TUN device {name}: {error}") from None
-    return Tun(name, fd, tso, uso, tuple(addresses), tuple(remote))
+    return Tun(name, index, fd, tso, uso, tuple(addresses), tuple(remote))
 
 
 def _offloads(fd: int, flags: int) -> bool:
@@ -138,27 +135,15 @@ def _attach(name: str) -> int:
         )
     except OSError as error:
         os.close(fd)
-        raise NetworkError(f"TUN device {name}: {error.strerror}") from None
+        raise NetworkError(
+            f"TUN device {name}: {error.strerror}; choose a tun_name that no other device has"
+        ) from None
     return fd
 
 
-def _configure(netlink: IPRoute, name: str, mtu: int) -> None:
-    (index,) = netlink.link_lookup(ifname=name)
+def _configure(netlink: IPRoute, index: int, mtu: int) -> None:
     if Path("/proc/net/if_inet6").exists():
         # No link-local address: the kernel's own router solicitations have no place in the tunnel.
         no_address = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}
         netlink.link("set", index=index, IFLA_AF_SPEC={"attrs": [["AF_INET6", no_address]]})
     netlink.link("set", index=index, mtu=mtu, txqlen=_QUEUE_PACKETS, state="up")
-
-
-def _lead(
-    netlink: IPRoute, name: str, addresses: Sequence[Interface], remote: Sequence[Network]
-) -> None:
-    """Give the device its addresses, and lead what goes to `remote` into it."""
-    (index,) = netlink.link_lookup(ifname=name)
-    for address in addresses:
-        length = address.network.prefixlen
-        netlink.addr("replace", index=index, address=str(address.ip), prefixlen=length)
-    for prefix in remote:
-        metric = _TUN_METRIC[prefix.version]
-        netlink.route("replace", dst=str(prefix), oif=index, priority=metric)

@@ -16,6 +16,7 @@ from gateways.esp import (
     MAX_SEQUENCE,
     EspRefused,
     InboundSa,
+    Lifetime,
     OutboundSa,
     Refusal,
     SaCounters,
@@ -155,8 +156,14 @@ class Tunnel:
 
     def sealed(self, now_ns: int) -> None:
         """Learn that packets were sealed on the outbound SA: it may have reached a limit."""
-        if self._outbound is not None:
-            self._worn(self._outbound.sequence, self._outbound.counters.bytes, now_ns)
+        sa = self._outbound
+        if sa is None:
+            return
+        if sa.sequence >= sa.limit:
+            self._endpoint.hard_limit(None, "an SA has used up its sequence numbers", now_ns)
+            self._carry_out()
+        else:
+            self._worn(None, sa.lifetime, sa.sequence, sa.counters.bytes, now_ns)
 
     def opened(self, sa: InboundSa, now_ns: int) -> None:
         """Learn that good packets came on an SA: the peer lives, has this SA, and may have worn it out."""
@@ -165,7 +172,7 @@ class Tunnel:
             self._last_good_spi = sa.spi
             self._endpoint.good_packet(sa.spi, now_ns)
             self._carry_out()
-        self._worn(sa.window.highest, sa.counters.bytes, now_ns)
+        self._worn(sa.spi, sa.lifetime, sa.window.highest, sa.counters.bytes, now_ns)
 
     def from_outside(self, datagram: bytes, now_ns: int) -> bytes | None:
         """The inner packet in a UDP payload, or None: control, keepalive, or refused."""
@@ -208,13 +215,18 @@ class Tunnel:
             ],
         }
 
-    def _worn(self, packets: int, octets: int, now_ns: int) -> None:
-        """Have a pair of SAs replaced that has carried enough; end it when it has carried all it may."""
-        config = self._endpoint.config
-        if packets >= config.soft_packets or octets >= config.soft_bytes:
-            self._endpoint.soft_limit(now_ns)
-            if octets >= config.hard_bytes:
-                self._endpoint.hard_limit(now_ns)
+    def _worn(
+        self, spi: int | None, lifetime: Lifetime, packets: int, octets: int, now_ns: int
+    ) -> None:
+        """Have a pair of SAs replaced that has carried enough; end it when it has carried all it may.
+
+        `spi` is the pair's inbound one, None that of the pair in use.
+        """
+        if packets >= lifetime.soft_packets or octets >= lifetime.soft_bytes:
+            if octets >= lifetime.hard_bytes:
+                self._endpoint.hard_limit(spi, "an SA has carried all it may", now_ns)
+            else:
+                self._endpoint.soft_limit(spi, now_ns)
             self._carry_out()
 
     def _control(self, data: bytes, now_ns: int) -> None:
@@ -227,15 +239,19 @@ class Tunnel:
     def _carry_out(self) -> None:
         for event in self._endpoint.events():
             match event:
-                case InstallInbound(spi, key_id, keys, selectors):
-                    sa = InboundSa(spi, keys, selectors, self._window)
-                    self._inbound[spi] = sa
-                    self._record("in", spi, key_id, sa.counters)
-                case InstallOutbound(spi, key_id, keys, selectors):
-                    self._erase_outbound("retired")
+                case InstallInbound(spi, key_id, keys, selectors, lifetime):
+                    inbound = InboundSa(spi, keys, selectors, self._window)
+                    inbound.lifetime = lifetime
+                    self._inbound[spi] = inbound
+                    self._record("in", spi, key_id, inbound.counters)
+                case InstallOutbound(spi, key_id, _, selectors, sa):
+                    # However often it is installed, `sa` counts on from where it is; erased, it seals no more.
                     self._selectors = selectors
-                    self._outbound = OutboundSa(spi, keys, self._sequence_limit)
-                    self._record("out", spi, key_id, self._outbound.counters)
+                    if sa is not self._outbound:
+                        self._erase_outbound("retired")
+                        sa.limit = min(sa.limit, self._sequence_limit)
+                        self._outbound = sa
+                        self._record("out", spi, key_id, sa.counters)
                 case RetireInbound(spi):
                     self._inbound.pop(spi).erase()
                     self._end("in", "retired", spi)

@@ -38,6 +38,8 @@ SITES = ("u", "n")
 OUTER = {"u": "192.0.2.1", "n": "192.0.2.2"}
 INNER = {"u": "10.81.1.1", "n": "10.81.2.1"}
 PREFIX = {"u": "10.81.1.0/24", "n": "10.81.2.0/24"}
+INNER6 = {"u": "fd00:81:1::1", "n": "fd00:81:2::1"}
+PREFIX6 = {"u": "fd00:81:1::/64", "n": "fd00:81:2::/64"}
 
 
 class SeededKeys:
@@ -210,6 +212,36 @@ class Pair:
         process = self.processes.pop("dumpcap")
         process.terminate()
         process.wait(PATIENCE_S)
+
+
+def give_ipv6(pair: Pair, **changes: Any) -> None:
+    """Prefixes of both IP versions behind each gateway; without a tunnel, the way there would be in clear."""
+    for site, other in (SITES, SITES[::-1]):
+        ip = ["ip", "-n", pair.namespace(site), "-6"]
+        run(*ip, "address", "add", f"{INNER6[site]}/128", "dev", "lo")
+        run(*ip, "address", "add", f"fd00:81::{SITES.index(site) + 1}/64", "dev", "veth", "nodad")
+        gate = f"fd00:81::{SITES.index(other) + 1}"
+        run(*ip, "route", "add", PREFIX6[other], "via", gate, "dev", "veth")
+        pair.configure(
+            site,
+            local=[PREFIX[site], PREFIX6[site]],
+            remote=[PREFIX[other], PREFIX6[other]],
+            tun_address6=f"fd00:81:9::{SITES.index(site) + 1}/126",
+            **changes,
+        )
+
+
+def ping6(pair: Pair, count: int, *options: str) -> int:
+    command = ["ping", "-6", "-q", "-c", str(count), "-i", "0.02", "-W", "1", *options]
+    done = subprocess.run(
+        pair.inside("u", *command, "-I", INNER6["u"], INNER6["n"]),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    counts = re.search(r"(\d+) received", done.stdout)
+    assert counts, done.stdout + done.stderr
+    return int(counts[1])
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from gateways.ike.auth import Psk
 from gateways.ike.config import IkeConfig
 from gateways.ike.endpoint import IkeEndpoint
 from gateways.selectors import TrafficSelectors
+from gateways.suites import ESP_HEADER_OCTETS
 from gateways.tunnel import Tunnel
 
 MS = 10**6
@@ -109,6 +110,7 @@ class World:
         self.sent, self.carried, self.received = (
             [Counter[bytes](), Counter[bytes]()] for _ in "123"
         )
+        self._sealed: set[tuple[int, bytes]] = set()
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._tie = 0
         both = config or {}
@@ -164,8 +166,15 @@ class World:
         self.sent[end][packet] += 1
         datagram = self.ends[end].from_inside(packet, self.now)
         if datagram is not None:
+            self._assert_new(end, datagram)
             self.transmit(end, datagram, packet)
         self.settle(end)
+
+    def _assert_new(self, end: int, datagram: bytes) -> None:
+        """In no world is an SPI's sequence number ever used twice: with it the key and IV would be."""
+        header = end, datagram[:ESP_HEADER_OCTETS]
+        assert header not in self._sealed, f"sealed twice: {header[1].hex()}"
+        self._sealed.add(header)
 
     def transmit(self, end: int, datagram: bytes, packet: bytes | None = None) -> None:
         link = self.link

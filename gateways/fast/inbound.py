@@ -33,7 +33,7 @@ from gateways.suites import TRAILER_OCTETS
 _MAX_READ = 65536
 _ENOUGH_ROWS = 90
 _READS = 64
-"""System calls before the other direction has its turn."""
+"""System calls before the other direction has its turn, if nothing else is said."""
 _MARKED = (1, 3)
 """Outer ECN that may change the inner packet: ECT(1) and CE (RFC 6040 §4.2)."""
 _VERSIONS = {NEXT_IPV4: 4, NEXT_IPV6: 6}
@@ -45,12 +45,14 @@ class Inbound:
     """Reads `wire`, opens, merges, writes to the TUN device `fd`.
 
     `merge` allows super-packets, `merge_udp` those of UDP too: the kernel must be able to cut them (Linux 6.2).
+    `carry` makes no more than `reads` system calls to read.
     """
 
     def __init__(self, fd: int, wire: Wire, core: Core, *, merge: bool, merge_udp: bool) -> None:
         self._fd, self._wire, self._core = fd, wire, core
         self._merge, self._merge_udp = merge, merge_udp
         self._batch = Batch(_MAX_READ)
+        self.reads = _READS
         self.control = False
         """Whether there was a datagram that may have been for the key agreement; for the reader to reset."""
         self._last_ns = 0
@@ -63,7 +65,7 @@ class Inbound:
         self._last_ns = now_ns
         esp = self._batch.esp
         end = size = outer_class = 0
-        for _ in range(_READS):
+        for _ in range(self.reads):
             got = self._wire.receive(esp[end : end + _MAX_READ])
             if got is None:
                 break

@@ -35,15 +35,19 @@ _GSO_TYPE = _OFFSET + 1
 _START = _OFFSET + vnet.VNET_OCTETS
 _MAX_PACKET = _SLOT_OCTETS - _OFFSET
 _READS = 128
-"""System calls before the other direction has its turn."""
+"""System calls before the other direction has its turn, if nothing else is said."""
 _SYN = 0x02
 
 
 class Outbound:
-    """Reads the TUN device `fd`, seals, sends on `wire`. `mtu` is the inner one, octets, for TCP's MSS."""
+    """Reads the TUN device `fd`, seals, sends on `wire`. `mtu` is the inner one, octets, for TCP's MSS.
+
+    `carry` makes no more than `reads` system calls to read.
+    """
 
     def __init__(self, fd: int, wire: Wire, core: Core, mtu: int) -> None:
         self.mtu = mtu
+        self.reads = _READS
         self._fd, self._wire, self._core = fd, wire, core
         room = bytearray(_SLOTS * _SLOT_OCTETS + vnet.VNET_OCTETS + 65536)
         self._view = view = memoryview(room)
@@ -62,7 +66,7 @@ class Outbound:
             return
         self._last_ns = now_ns
         lengths: list[int] = []
-        for _ in range(_READS):
+        for _ in range(self.reads):
             slot = len(lengths)
             try:
                 octets = os.readv(self._fd, self._slots[slot])

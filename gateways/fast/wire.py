@@ -30,7 +30,9 @@ _BUFFER_OCTETS = 4 * 2**20
 _ANCILLARY_OCTETS = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(1)
 _MAX_WAITING = 1024
 """Sends that wait for room in the socket's buffer."""
-_SOCKET_ERRORS = frozenset((errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.EDESTADDRREQ, errno.EFAULT))
+_SOCKET_ERRORS = frozenset(
+    (errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN, errno.EDESTADDRREQ, errno.EFAULT)
+)
 """The socket itself cannot be used. Anything else is what a network says of datagrams, and anybody on the way may say
 it in a forged ICMP message: it is counted, and life goes on."""
 _ERRORS_A_READ = 8
@@ -165,14 +167,22 @@ class Wire:
                 return False
             except OSError as error:
                 if error.errno in _CANNOT_SEGMENT and len(data) > size:
-                    self.segment = False
-                    self.errors["no_udp_segment"] += 1
-                    self.send(data, size, traffic_class)
+                    self._send_singly(data, size, traffic_class)
                     return True
                 if error.errno != said:
                     self._note(error)
                 said = error.errno
         return True
+
+    def _send_singly(self, data: bytes | memoryview, size: int, traffic_class: int) -> None:
+        """Send without UDP_SEGMENT what failed with it; do without from now on, unless that fails too."""
+        before = self.errors.total()
+        self.segment = False
+        self.send(data, size, traffic_class)
+        if self.errors.total() == before:
+            self.errors["no_udp_segment"] += 1
+        else:
+            self.segment = True
 
     def _note(self, error: OSError) -> None:
         """Count what the network says, and learn from it. Raises `NetworkError` if the socket itself cannot be used."""

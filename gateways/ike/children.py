@@ -3,14 +3,16 @@
 A pair of SAs that this end asked for is sent on at once: the peer installed its inbound half before it answered. A
 pair that the peer asked for is sent on when the peer shows that it has it: by a packet on it, or by deleting the old
 pair. An old inbound SA outlives that by a grace period, and is then erased.
+
+What is sent on is ever newer: a pair that was sent on once is never gone back to, whatever becomes of its successor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from gateways.esp import MIN_SPI
+from gateways.esp import MIN_SPI, Lifetime, OutboundSa
 from gateways.events import (
     Established,
     Event,
@@ -22,8 +24,9 @@ from gateways.events import (
     PolicyUsed,
     RetireInbound,
     RetireOutbound,
+    Worn,
 )
-from gateways.ike.config import IkeConfig
+from gateways.ike.config import RESPONDER_PATIENCE, IkeConfig
 from gateways.ike.sa import IkeSa
 from gateways.keys import SaKeys
 from gateways.selectors import TrafficSelectors
@@ -31,23 +34,31 @@ from gateways.selectors import TrafficSelectors
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """A pair of ESP SAs. `nonce`: the lowest of the exchange that made it, which decides a collision."""
+    """A pair of ESP SAs. `nonce`: the lowest of the exchange that made it, which decides a collision.
+
+    `outbound` is made with the pair and goes with it, so that no number is ever used twice with its key.
+    """
 
     ike: IkeSa
     spi_in: int
     spi_out: int
     key_id: str
     inbound: SaKeys
-    outbound: SaKeys
+    outbound_keys: SaKeys
+    outbound: OutboundSa
     selectors: TrafficSelectors
     nonce: bytes
     made_ns: int
     generation: int = 0
+    share: float = 1.0
+    """Of its soft lifetimes: what jitter has left of them."""
     soft_ns: int | None = None
     ends_ns: int | None = None
     """When its inbound half ends; None: held without a time limit."""
     leaving: bool = False
     """Replaced or deleted: nothing is sent on it any more."""
+    worn: bool = False
+    """An SA of it has carried its soft limit."""
     failures: int = 0
     """Vain attempts to replace it."""
     rival: Child | None = field(default=None, repr=False)
@@ -70,6 +81,8 @@ class Children:
         self._emit = emit
         self._token_bytes = token_bytes
         self._generation = 0
+        self._newest_used = 0
+        """The highest generation that was ever sent on."""
         self._hard_ns: int | None = None
         """When the pair in use reaches its hard lifetime; None: there is none, or it is held."""
 
@@ -82,7 +95,7 @@ class Children:
         """End the SAs whose time has come; the pair in use if its hard lifetime ended it."""
         ended = None
         if self._hard_ns is not None and self._hard_ns <= now_ns:
-            ended = self._hard_lifetime()
+            ended = self._hard_lifetime(now_ns)
         for child in list(self.installed.values()):
             if child.ends_ns is not None and child.ends_ns <= now_ns:
                 self._erase(child)
@@ -104,43 +117,92 @@ class Children:
         self._generation += 1
         child.generation = self._generation
         child.ends_ns = now_ns + self._config.hard_after_ns + self._config.grace_ns
+        child.share = 1 - self._config.jitter * self.fraction()
+        child.outbound.lifetime = lifetime = self._lifetime(child.share)
         self.installed[child.spi_in] = child
-        self._emit(InstallInbound(child.spi_in, child.key_id, child.inbound, child.selectors))
+        spi, key_id, selectors = child.spi_in, child.key_id, child.selectors
+        self._emit(InstallInbound(spi, key_id, child.inbound, selectors, lifetime))
 
     def use(self, child: Child) -> None:
-        """Send on this pair from now on."""
-        if child is self.current or child.leaving:
+        """Send on this pair from now on, unless one as new was sent on before."""
+        if child.leaving or child.generation <= self._newest_used:
             return
         rekey = self.current is not None
         if self.current is not None:
             self.current.soft_ns = None
-        self.current = child
+        self.current, self._newest_used = child, child.generation
         config = self._config
-        life = config.rekey_after_ns * (1 - config.jitter * self.fraction())
-        child.soft_ns = child.made_ns + round(life)
+        child.soft_ns = child.made_ns + round(config.rekey_after_ns * child.share)
         self._hard_ns = child.made_ns + config.hard_after_ns
-        self._emit(InstallOutbound(child.spi_out, child.key_id, child.outbound, child.selectors))
-        self._emit(Established(child.key_id, child.spi_in, child.spi_out, rekey))
+        spi, key_id, selectors = child.spi_out, child.key_id, child.selectors
+        self._emit(InstallOutbound(spi, key_id, child.outbound_keys, selectors, child.outbound))
+        self._emit(Established(key_id, child.spi_in, spi, rekey))
 
-    def good_packet(self, spi: int) -> None:
+    def good_packet(self, spi: int, now_ns: int) -> None:
         """The peer sends on our inbound SA `spi`: so it has that pair whole."""
         child = self.installed.get(spi)
-        if child and (self.current is None or child.generation > self.current.generation):
+        if child is not None and not self.late(child.made_ns, now_ns):
             self.use(child)
 
-    def leave(self, child: Child, now_ns: int) -> None:
-        """Send on this pair no more; its inbound half ends after the grace period."""
-        child.leaving, child.soft_ns = True, None
-        if child is self.current:
-            others = [other for other in self.installed.values() if not other.leaving]
-            newest = max(others, key=lambda other: other.generation, default=None)
-            if newest is not None:
-                self.use(newest)
-            else:
+    def late(self, made_ns: int, now_ns: int) -> bool:
+        """Whether a pair made then would be past its hard lifetime, and is not to be begun with."""
+        return self._config.policy is not Policy.HOLD and (
+            made_ns + self._config.hard_after_ns <= now_ns
+        )
+
+    def worn(self, spi: int | None, now_ns: int) -> None:
+        """An SA of a pair has carried its soft limit: replace the pair, if it is the one in use.
+
+        The end that did not begin gives the other a round trip to ask first.
+        """
+        child = self._pair(spi)
+        if child is None or child is not self.current or child.worn:
+            return
+        child.worn = True
+        if child.soft_ns is not None:
+            wait = 0 if self._config.begins else self._config.retransmit_ns
+            child.soft_ns = min(child.soft_ns, now_ns + wait)
+        self._emit(Worn(child.spi_in, child.spi_out))
+
+    def used_up(self, spi: int | None, reason: str, now_ns: int) -> Child | None:
+        """An SA of a pair has carried all it may. The pair, if it was in use and nothing takes its place."""
+        child = self._pair(spi)
+        return child if child is not None and self.end(child, reason, now_ns) else None
+
+    def deleted(self, child: Child, now_ns: int) -> bool:
+        """Leave a pair that the peer has deleted; whether it was in use and nothing takes its place."""
+        due = child.worn or child.failures > 0 or child.soft_ns is None or child.soft_ns <= now_ns
+        reason = "the peer ended the SAs, and there are no newer"
+        return self.end(child, reason, now_ns, for_lack_of_a_key=due)
+
+    def end(
+        self, child: Child, reason: str, now_ns: int, *, for_lack_of_a_key: bool = True
+    ) -> bool:
+        """Leave a pair for `reason`; whether it was in use and nothing takes its place."""
+        was_used = child is self.current
+        self.leave((child,), now_ns)
+        if not was_used or self.current is not None:
+            return False
+        if for_lack_of_a_key and self._config.policy is Policy.FAIL_CLOSED:
+            self._emit(PolicyUsed(Policy.FAIL_CLOSED, reason))
+        self._emit(Failed(reason))
+        return True
+
+    def leave(self, pairs: Iterable[Child], now_ns: int) -> None:
+        """Send on these pairs no more; their inbound halves end after the grace period."""
+        pairs = tuple(pairs)
+        for child in pairs:
+            child.leaving, child.soft_ns = True, None
+            if child.spi_in in self.installed:
+                grace_end = now_ns + self._config.grace_ns
+                child.ends_ns = min(child.ends_ns or grace_end, grace_end)
+        if self.current in pairs:
+            left = self.current
+            for child in sorted(self.installed.values(), key=lambda other: -other.generation):
+                if not self.late(child.made_ns, now_ns):
+                    self.use(child)
+            if self.current is left:
                 self._stop()
-        if child.spi_in in self.installed:
-            grace_end = now_ns + self._config.grace_ns
-            child.ends_ns = min(child.ends_ns or grace_end, grace_end)
 
     def of(self, ike: IkeSa) -> list[Child]:
         """The pairs made or taken over by an IKE SA."""
@@ -150,6 +212,20 @@ class Children:
         """The pair whose outbound SPI is `spi`, which is how the peer names it."""
         number = int.from_bytes(spi)
         return next((child for child in self.of(ike) if child.spi_out == number), None)
+
+    def _pair(self, spi: int | None) -> Child | None:
+        """The pair of an inbound SPI; None: the one in use."""
+        return self.current if spi is None else self.installed.get(spi)
+
+    def _lifetime(self, share: float) -> Lifetime:
+        config = self._config
+        if not config.begins:
+            share *= RESPONDER_PATIENCE
+        return Lifetime(
+            max(1, round(config.soft_packets * share)),
+            min(max(1, round(config.soft_bytes * share)), config.hard_bytes),
+            config.hard_bytes,
+        )
 
     def _stop(self) -> None:
         if self.current is not None:
@@ -161,10 +237,11 @@ class Children:
         child.leaving = True
         if child is self.current:
             self._stop()
+        child.outbound.erase()
         del self.installed[child.spi_in]
         self._emit(RetireInbound(child.spi_in))
 
-    def _hard_lifetime(self) -> Child | None:
+    def _hard_lifetime(self, now_ns: int) -> Child | None:
         child, self._hard_ns = self.current, None
         if child is None:
             return None
@@ -174,9 +251,4 @@ class Children:
             self._emit(PolicyUsed(policy, reason))
             self._emit(Held(child.key_id))
             return None
-        child.leaving, child.soft_ns = True, None
-        self._stop()
-        if policy is Policy.FAIL_CLOSED:
-            self._emit(PolicyUsed(policy, reason))
-        self._emit(Failed(reason))
-        return child
+        return child if self.end(child, reason, now_ns) else None

@@ -14,6 +14,8 @@ from gateways.selectors import Network
 from gateways.suites import AES_128_GCM, Suite
 
 _S = 10**9
+RESPONDER_PATIENCE = 1.2
+"""How many times what the beginner may carry the other end lets pass before it asks for a new pair itself."""
 
 
 class Keying(StrEnum):
@@ -39,7 +41,8 @@ class IkeConfig:
       key exchange of each child rekey's own, empty for none. `ml_kem`: ML-KEM-768 besides (RFC 9370).
     * `rekey_after_ns`, `ike_rekey_after_ns`: soft lifetimes, cut by up to `jitter` (a fraction) at random;
       `hard_after_ns`: when `policy` applies. `soft_packets`, `soft_bytes`: what either SA of a pair may carry before it
-      is replaced; `hard_bytes`: before it ends.
+      is replaced, cut by up to `jitter` too, and `RESPONDER_PATIENCE` times that at the end that does not begin;
+      `hard_bytes`: before it ends.
     * `reauth_after_ns`: when the end that begins makes a whole new IKE SA, and with it a new PPK, before it ends the
       old one: for a peer that does not know RFC 9867.
     * `grace_ns`: life of an old inbound SA after the peer has left it: two round trips and the reordering span.
@@ -48,7 +51,8 @@ class IkeConfig:
       transmissions without a sign of life the peer is dead.
     * `dpd_after_ns`: silence after which the peer is asked whether it lives.
     * `half_open_ns`: longest life of an IKE SA that is not authenticated; beyond `cookies_from` of them each
-      beginner must return a cookie, beyond `half_open_limit` none is taken on.
+      beginner must return a cookie, beyond `half_open_limit` the one that has been silent
+      longest makes room.
     """
 
     own_id: str

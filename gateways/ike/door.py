@@ -21,14 +21,13 @@ from gateways.ike.payloads import (
 )
 from gateways.ike.sa import Handshake, IkeSa
 from gateways.ike.tasks import Message, Refused
-from topo.errors import ControlError
 
 _COOKIE_KEY_OCTETS = 32
 _NO_SPI = bytes(8)
 
 
 class Door:
-    """Lets strangers in as half-open IKE SAs, so many and no more; each must return a cookie when there are many."""
+    """Lets strangers in as half-open IKE SAs; each must return a cookie when there are many."""
 
     def __init__(self, host: Host, emit: Callable[[Event], None]) -> None:
         self._host = host
@@ -36,9 +35,7 @@ class Door:
         self._key = host.token_bytes(_COOKIE_KEY_OCTETS)
 
     def answer(self, message: Message, half_open: int) -> IkeSa | None:
-        """A half-open IKE SA, or None: the stranger must return a cookie first. Raises `ControlError`."""
-        if half_open >= self._host.config.half_open_limit:
-            raise ControlError(f"{half_open} half-open IKE SAs are enough")
+        """A half-open IKE SA, or None: the stranger must return a cookie first. Raises `ControlError` for nonsense."""
         try:
             payloads = message.payloads()
             cookie = self._cookie(message, payloads, half_open)

@@ -102,21 +102,18 @@ class IkeEndpoint(Driver):
     def good_packet(self, spi: int, now_ns: int) -> None:
         """Learn that the peer sends on our inbound SA `spi`."""
         self.now_ns = self.heard_ns = now_ns
-        self.children.good_packet(spi)
+        self.children.good_packet(spi, now_ns)
 
-    def soft_limit(self, now_ns: int) -> None:
-        """Learn that an SA in use has carried its soft limit of packets or octets."""
-        child = self.children.current
-        if child is not None and child.soft_ns is not None and not child.failures:
-            child.soft_ns = min(child.soft_ns, now_ns)
-
-    def hard_limit(self, now_ns: int) -> None:
-        """Learn that an SA in use has carried all the octets it may."""
+    def soft_limit(self, spi: int | None, now_ns: int) -> None:
+        """Learn that an SA has carried its soft limit; `spi` is the inbound one of its pair, None the pair in use."""
         self.now_ns = now_ns
-        child = self.children.current
+        self.children.worn(spi, now_ns)
+
+    def hard_limit(self, spi: int | None, reason: str, now_ns: int) -> None:
+        """Learn that an SA has carried all it may, and which of the limits it was; `spi` as for `soft_limit`."""
+        self.now_ns = now_ns
+        child = self.children.used_up(spi, reason, now_ns)
         if child is not None:
-            self.children.leave(child, now_ns)
-            self._emit(Failed("an SA has carried all it may"))
             self._child_ended(child)
 
     def rekey(self, now_ns: int) -> None:
@@ -199,6 +196,11 @@ class IkeEndpoint(Driver):
         sa.closing, sa.soft_ns, sa.made_ns = True, None, self.now_ns
         self._next(successor)
 
+    def deleted(self, child: Child) -> None:
+        """Leave a pair of child SAs that the peer has deleted."""
+        if self.children.deleted(child, self.now_ns):
+            self._begin_again()
+
     def alone(self) -> bool:
         """Whether there is no authenticated IKE SA."""
         return not self._established()
@@ -210,8 +212,7 @@ class IkeEndpoint(Driver):
         sa.waiting.clear()
         sa.erase()
         self._fetches = {token: of for token, of in self._fetches.items() if of[0] is not sa}
-        for child in self.children.of(sa):
-            self.children.leave(child, self.now_ns)
+        self.children.leave(self.children.of(sa), self.now_ns)
         if reason and self.alone():  # else another has taken its place
             self._emit(Failed(reason))
             self._begin_again()
@@ -308,7 +309,20 @@ class IkeEndpoint(Driver):
                 return
         sa = self._door.answer(message, self.half_open)
         if sa is not None:
+            self._make_room()
             self._sas[sa.own_spi] = sa
+
+    def _make_room(self) -> None:
+        """End the half-open IKE SA that has been silent longest, if there are as many as may be.
+
+        Who sees our cookies can fill all the room there is, and shall not keep the peer out by that.
+        """
+        if self.half_open >= self.config.half_open_limit:
+            others = [sa for sa in self._sas.values() if not sa.authenticated and not sa.began]
+            silent = min(others, key=lambda sa: sa.heard_ns, default=None)
+            if silent is not None:
+                self.drop(silent, "")
+                del self._sas[silent.own_spi]
 
     def _handler(self, sa: IkeSa, message: Message, payloads: Payloads) -> Task[Reply]:
         match message.header.exchange:

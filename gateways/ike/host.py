@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gateways.esp import MIN_SPI, OutboundSa
 from gateways.ike.children import Child, Children
 from gateways.ike.config import IkeConfig, Keying
 from gateways.ike.crypto import prf_plus
@@ -56,6 +57,9 @@ class Host(Protocol):
     def adopt(self, sa: IkeSa, successor: IkeSa) -> None:
         """Move the child SAs of `sa` to the IKE SA that replaces it."""
 
+    def deleted(self, child: Child) -> None:
+        """Leave a pair of child SAs that the peer has deleted."""
+
     def alone(self) -> bool:
         """Whether there is no authenticated IKE SA."""
 
@@ -99,12 +103,13 @@ def direct_notice(key: KeyResult | None) -> list[Payload]:
 
 
 def named_direct_key(host: Host, payloads: Payloads) -> Task[KeyResult | None]:
-    """The key that the peer wants a pair of child SAs keyed with directly, if any."""
+    """The key that the peer wants a pair of child SAs keyed with directly; None where `hybrid` goes on without."""
     notify = payloads.notify(Notice.QKD_KEY)
     if notify is not None:
         return (yield from named_key(host, key_id_text(notify.data)))
     if host.config.key_required:
         raise Refused(Notice.NO_PROPOSAL_CHOSEN, "the peer names no key, and one is required")
+    host.policy_used("the peer names no key")
     return None
 
 
@@ -182,9 +187,12 @@ def make_child(
 ) -> Child:
     """A pair of child SAs (RFC 7296 §2.17). `asked`: this end began the exchange.
 
-    KEYMAT is the asking end's sending keys, then the other's. In mode `direct` each half comes from the QKD key.
+    KEYMAT is the asking end's sending keys, then the other's. In mode `direct` each half comes from the QKD key. The
+    pair goes by the name of `key`; without one, by that of the PPK in SK_d where the peer knows no fresher (RFC 8784).
     """
     suite, (spi_in, spi_out) = agreed.choice.suite, agreed.spis
+    expect(spi_out >= MIN_SPI, f"SPI {spi_out} is reserved")
+    key_id = sa.key_id if sa.peer.ppk else ""
     directions = Direction.TO_RESPONDER, Direction.TO_INITIATOR
     if host.config.keying is Keying.DIRECT and key is not None:
         receivers = (spi_out, spi_in) if asked else (spi_in, spi_out)
@@ -204,16 +212,25 @@ def make_child(
         material = prf_plus(sk_d, shared + nonces[0] + nonces[1], 2 * n)
         keys = [SaKeys.from_keymat(suite, material[at : at + n]) for at in (0, n)]
     outbound, inbound = keys if asked else reversed(keys)
-    key_id = key.key_id if key is not None else sa.key_id
-    selectors = agreed.selectors
-    return Child(sa, spi_in, spi_out, key_id, inbound, outbound, selectors, min(nonces), made_ns)
+    return Child(
+        sa,
+        spi_in,
+        spi_out,
+        key_id if key is None else key.key_id,
+        inbound,
+        outbound,
+        OutboundSa(spi_out, outbound),
+        agreed.selectors,
+        min(nonces),
+        made_ns,
+    )
 
 
 def make_first_child(
     host: Host, sa: IkeSa, agreed: Agreed, key: KeyResult | None, *, asked: bool, made_ns: int
 ) -> Child:
     """The pair of child SAs that comes with an IKE SA, out of that one's nonces."""
-    return make_child(
+    child = make_child(
         host,
         sa,
         agreed,
@@ -224,6 +241,8 @@ def make_first_child(
         asked=asked,
         made_ns=made_ns,
     )
+    child.key_id = child.key_id or sa.key_id  # which was fresh
+    return child
 
 
 def group_of(payloads: Payloads) -> tuple[int, bytes] | None:

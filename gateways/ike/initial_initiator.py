@@ -53,6 +53,13 @@ def establish(host: Host, sa: IkeSa) -> Task[None]:
     if host.config.keying is not Keying.NONE:
         key = yield from own_key(host)
     choice = yield from _init(host, sa)
+    if (
+        key is not None
+        and host.config.keying is Keying.PPK
+        and not (sa.peer.ppk or sa.peer.ppk_int)
+    ):
+        host.policy_used("the peer does not take PPKs")
+        key = None
     if sa.peer.ppk_int or choice.ml_kem:
         key = yield from _intermediate(host, sa, choice, key)
     yield from _authenticate(host, sa, key)

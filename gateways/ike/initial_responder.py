@@ -105,8 +105,10 @@ def answer_intermediate(host: Host, sa: IkeSa, message: Message, payloads: Paylo
     offered = parse_identity_key(payloads) if sa.peer.ppk_int else None
     if offered is not None:
         key = yield from _confirmed(host, sa, *offered)
-    if sa.peer.ppk_int and key is None and host.config.key_required:
-        raise Refused(Notice.AUTHENTICATION_FAILED, "the peer offers no PPK that we have")
+    if sa.peer.ppk_int and offered is None:
+        if host.config.key_required:
+            raise Refused(Notice.AUTHENTICATION_FAILED, "the peer offers no PPK that we have")
+        host.policy_used("the peer offers no PPK")
     if key is not None:
         sa.key_id = key.key_id
         answer.append(Notify(Notice.PPK_IDENTITY, ppk_identity(key.key_id)).payload())
@@ -189,6 +191,8 @@ def _auth_keys(host: Host, sa: IkeSa, payloads: Payloads) -> Task[tuple[SessionK
     if host.config.keying is Keying.PPK and required and not sa.key_id:
         raise Refused(Notice.AUTHENTICATION_FAILED, "the peer uses no PPK, and one is required")
     if named is None:
+        if host.config.keying is Keying.PPK and not sa.peer.ppk_int:
+            host.policy_used("the peer uses no PPK")
         return keys, None
     without = payloads.notify(Notice.NO_PPK_AUTH)
     if without is None:

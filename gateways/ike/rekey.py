@@ -70,7 +70,14 @@ def _fresh_key(host: Host, sa: IkeSa) -> Task[KeyResult | None]:
     """A key of its own for this exchange, where the two ends can use one."""
     if host.config.keying is Keying.DIRECT or sa.peer.ppk_int:
         return (yield from own_key(host))
+    _note_lack(host, sa)
     return None
+
+
+def _note_lack(host: Host, sa: IkeSa) -> None:
+    """Without fresh PPKs (RFC 9867) the exchange rests on the one in SK_d; there may be none under policy `hybrid`."""
+    if host.config.keying is Keying.PPK and not sa.key_id:
+        host.policy_used("the peer does not take PPKs, or has taken none")
 
 
 def _offer_ppk(sa: IkeSa, key: KeyResult | None, nonce: bytes) -> list[Payload]:
@@ -79,26 +86,38 @@ def _offer_ppk(sa: IkeSa, key: KeyResult | None, nonce: bytes) -> list[Payload]:
     return [identity_key(key.key_id, confirmation(key.key, nonce, sa.spi_i, sa.spi_r))]
 
 
-def _mixed(host: Host, sa: IkeSa, key: KeyResult | None, payloads: Payloads) -> bytes:
-    """SK_d with the PPK that the peer has taken; without it if it has not and need not."""
-    sk_d = sa.secrets().d
-    if key is None or not sa.peer.ppk_int:
-        return sk_d
-    taken = payloads.notify(Notice.PPK_IDENTITY)
-    if taken is not None and taken.data == ppk_identity(key.key_id):
-        return sk_d_with_ppk(sk_d, key.key)
+def _taken(host: Host, key: KeyResult | None, payloads: Payloads) -> KeyResult | None:
+    """Our PPK or, in mode `direct`, our key if the peer has taken it; None if it has not and need not."""
+    if key is None:
+        return None
+    direct = host.config.keying is Keying.DIRECT
+    taken = payloads.notify(Notice.QKD_KEY if direct else Notice.PPK_IDENTITY)
+    if taken is not None and (direct or taken.data == ppk_identity(key.key_id)):
+        return key
     if host.config.key_required:
-        raise ExchangeFailed("the peer did not take the PPK, and it is required")
-    host.policy_used("the peer did not take the PPK")
-    return sk_d
+        raise ExchangeFailed("the peer did not take the key, and it is required")
+    host.policy_used("the peer did not take the key")
+    return None
+
+
+def _mixed(host: Host, sa: IkeSa, key: KeyResult | None) -> bytes:
+    """SK_d, with the PPK if there is one."""
+    sk_d = sa.secrets().d
+    if key is None or host.config.keying is Keying.DIRECT:
+        return sk_d
+    return sk_d_with_ppk(sk_d, key.key)
 
 
 def _named_ppk(host: Host, sa: IkeSa, payloads: Payloads, nonce: bytes) -> Task[KeyResult | None]:
-    """The PPK that the peer offers in CREATE_CHILD_SA."""
-    offered = parse_identity_key(payloads) if sa.peer.ppk_int else None
+    """The PPK that the peer offers in CREATE_CHILD_SA; None where it cannot, or `hybrid` goes on without."""
+    if not sa.peer.ppk_int:
+        _note_lack(host, sa)
+        return None
+    offered = parse_identity_key(payloads)
     if offered is None:
-        if sa.peer.ppk_int and host.config.key_required:
+        if host.config.key_required:
             raise Refused(Notice.NO_PROPOSAL_CHOSEN, "the peer offers no PPK, one is required")
+        host.policy_used("the peer offers no PPK")
         return None
     key_id, shown = offered
     key = yield from named_key(host, key_id)
@@ -142,32 +161,37 @@ def create_child(host: Host, sa: IkeSa, old: Child | None) -> Task[None]:
         if exchange is None or not exchange[0] == dh.group == agreed.choice.group:
             raise ExchangeFailed("the peer chose what was not offered")
         shared = dh.shared(exchange[1])
-    if direct is not None and payloads.notify(Notice.QKD_KEY) is None:
-        if config.key_required:
-            raise ExchangeFailed("the peer did not take the key, and it is required")
-        host.policy_used("the peer did not take the key")
-        direct = None
-    mixed = _mixed(host, sa, key, payloads)
+    key = _taken(host, key, payloads)
     child = make_child(
         host,
         sa,
         agreed,
         nonces=(nonce, peer_nonce),
-        sk_d=mixed,
+        sk_d=_mixed(host, sa, key),
         shared=shared,
-        key=direct if config.keying is Keying.DIRECT else key,
+        key=key,
         asked=True,
         made_ns=made_ns,
     )
-    if old is not None and old.rival is not None and child.nonce < old.rival.nonce:
-        # Simultaneous rekey: the pair with the lowest nonce goes, and its maker deletes it (§2.8.1).
+    late = children.late(made_ns, host.now_ns)
+    if late or _redundant(child, old, children.current):
         host.enqueue(sa, "delete redundant child", lambda ike: delete_child(host, ike, child))
+        if late:
+            raise ExchangeFailed("the answer came after the hard lifetime of what it agrees to")
         return
     children.install(child, host.now_ns)
     children.use(child)
     if old is not None:
         old.leaving = True
         host.enqueue(sa, "delete child", lambda ike: delete_child(host, ike, old))
+
+
+def _redundant(child: Child, old: Child | None, current: Child | None) -> bool:
+    """Whether the pair made in place of `old` is not wanted any more; its maker deletes it (RFC 7296 §2.8.1)."""
+    rival = None if old is None else old.rival
+    if current not in (None, old, rival):
+        return True  # the answer was so long under way that there is a newer pair
+    return rival is not None and child.nonce < rival.nonce  # both ends began: the lowest nonce goes
 
 
 def _rekeyed(old: Child) -> Payload:
@@ -179,7 +203,7 @@ def delete_child(host: Host, sa: IkeSa, child: Child) -> Task[None]:
     """Tell the peer that a pair of child SAs is done with; keep its inbound half until the peer has left it."""
     spi = child.spi_in.to_bytes(SPI_OCTETS)
     yield Ask(Exchange.INFORMATIONAL, [Delete(Protocol.ESP, (spi,)).payload()])
-    host.children.leave(child, host.now_ns)
+    host.children.leave((child,), host.now_ns)
 
 
 def delete_ike(host: Host, sa: IkeSa, reason: str = "") -> Task[None]:
@@ -197,7 +221,7 @@ def probe(host: Host, sa: IkeSa) -> Task[None]:
 def rekey_ike(host: Host, sa: IkeSa) -> Task[None]:
     """A new IKE SA in place of this one; the child SAs move over (RFC 7296 §1.3.2, §2.18)."""
     config = host.config
-    key = yield from _fresh_key(host, sa) if sa.peer.ppk_int else _no_key()
+    key = yield from _fresh_key(host, sa) if config.keying is Keying.PPK else _no_key()
     choices = ike_choices(config.ike_suites, config.groups, ml_kem=False)
     nonce, spi = host.token_bytes(NONCE_OCTETS), host.fresh_ike_spi()
     dh = DiffieHellman(config.groups[0])
@@ -216,13 +240,13 @@ def rekey_ike(host: Host, sa: IkeSa) -> Task[None]:
     if found is None or len(chosen) != 1 or exchange is None or exchange[0] != dh.group:
         raise ExchangeFailed("the peer chose what was not offered")
     choice, proposal = found
-    mixed = _mixed(host, sa, key, payloads)
+    key = _taken(host, key, payloads)
     new = IkeSa(config, host.token_bytes, spi, proposal.spi, began=True)
     _succeed(
         sa,
         new,
         choice=choice,
-        sk_d=mixed,
+        sk_d=_mixed(host, sa, key),
         shared=dh.shared(exchange[1]),
         nonces=(nonce, payloads.nonce()),
         key=key,
@@ -286,9 +310,6 @@ def _answer_rekey_ike(host: Host, sa: IkeSa, payloads: Payloads) -> Task[Reply]:
         found = again
     choice, proposal = found
     key = yield from _named_ppk(host, sa, payloads, nonce)
-    sk_d = sa.secrets().d
-    if key is not None:
-        sk_d = sk_d_with_ppk(sk_d, key.key)
     dh = DiffieHellman(choice.group)
     own_nonce, spi = host.token_bytes(NONCE_OCTETS), host.fresh_ike_spi()
     new = IkeSa(config, host.token_bytes, proposal.spi, spi, began=False)
@@ -296,7 +317,7 @@ def _answer_rekey_ike(host: Host, sa: IkeSa, payloads: Payloads) -> Task[Reply]:
         sa,
         new,
         choice=choice,
-        sk_d=sk_d,
+        sk_d=_mixed(host, sa, key),
         shared=dh.shared(exchange[1]),
         nonces=(nonce, own_nonce),
         key=key,
@@ -339,15 +360,13 @@ def _answer_child(host: Host, sa: IkeSa, payloads: Payloads) -> Task[Reply]:
     else:
         key = yield from _named_ppk(host, sa, payloads, nonce)
     old = None if rekeyed is None else _replaceable(host, sa, rekeyed.spi)
-    sk_d, own_nonce = sa.secrets().d, host.token_bytes(NONCE_OCTETS)
-    if key is not None and config.keying is not Keying.DIRECT:
-        sk_d = sk_d_with_ppk(sk_d, key.key)
+    own_nonce = host.token_bytes(NONCE_OCTETS)
     child = make_child(
         host,
         sa,
         agreed,
         nonces=(nonce, own_nonce),
-        sk_d=sk_d,
+        sk_d=_mixed(host, sa, key),
         shared=shared,
         key=key,
         asked=False,
@@ -392,7 +411,7 @@ def answer_informational(
             child = host.children.by_peer_spi(sa, spi)
             if child is not None:
                 ours.append(child.spi_in.to_bytes(SPI_OCTETS))
-                host.children.leave(child, host.now_ns)
+                host.deleted(child)
         if ours:
             answer.append(Delete(Protocol.ESP, tuple(ours)).payload())
     return Reply(answer)

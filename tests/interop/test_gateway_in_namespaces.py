@@ -13,15 +13,17 @@ import pytest
 from gateways.suites import sm4_backend
 from tests.gateway_pair import (
     INNER,
+    INNER6,
     PATIENCE_S,
-    PREFIX,
     PSK,
     SITES,
     Pair,
     SeededKeys,
     dissected,
+    give_ipv6,
     make_kms,
     pair,
+    ping6,
     run,
     until,
 )
@@ -156,39 +158,6 @@ def test_gateway_that_cannot_bind_says_so_in_one_line(pair: Pair) -> None:
     assert "198.51.100.1" in pair.log("u")
 
 
-INNER6 = {"u": "fd00:81:1::1", "n": "fd00:81:2::1"}
-PREFIX6 = {"u": "fd00:81:1::/64", "n": "fd00:81:2::/64"}
-
-
-def give_ipv6(pair: Pair) -> None:
-    """Prefixes of both IP versions behind each gateway; without a tunnel, the way there would be in clear."""
-    for site, other in (SITES, SITES[::-1]):
-        ip = ["ip", "-n", pair.namespace(site), "-6"]
-        run(*ip, "address", "add", f"{INNER6[site]}/128", "dev", "lo")
-        run(*ip, "address", "add", f"fd00:81::{SITES.index(site) + 1}/64", "dev", "veth", "nodad")
-        gate = f"fd00:81::{SITES.index(other) + 1}"
-        run(*ip, "route", "add", PREFIX6[other], "via", gate, "dev", "veth")
-        pair.configure(
-            site,
-            local=[PREFIX[site], PREFIX6[site]],
-            remote=[PREFIX[other], PREFIX6[other]],
-            tun_address6=f"fd00:81:9::{SITES.index(site) + 1}/126",
-        )
-
-
-def ping6(pair: Pair, count: int, *options: str) -> int:
-    command = ["ping", "-6", "-q", "-c", str(count), "-i", "0.02", "-W", "1", *options]
-    done = subprocess.run(
-        pair.inside("u", *command, "-I", INNER6["u"], INNER6["n"]),
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    counts = re.search(r"(\d+) received", done.stdout)
-    assert counts, done.stdout + done.stderr
-    return int(counts[1])
-
-
 def test_ipv6_inside_beside_ipv4_and_never_in_clear(pair: Pair) -> None:
     outer = pair.directory / "outer.pcap"
     give_ipv6(pair)
@@ -254,8 +223,9 @@ from ipaddress import ip_interface, ip_network
 from gateways.tun import open_tun
 
 addresses = [ip_interface("10.81.9.1/30"), ip_interface("fd00:81:9::1/126")]
+local = [ip_network("10.81.1.0/24"), ip_network("fd00:81:1::/64")]
 remote = [ip_network("10.81.2.0/24"), ip_network("fd00:81:2::/64")]
-tun = open_tun("qtun6", addresses, 1438, remote, offloads=False)
+tun = open_tun("qtun6", addresses, 1438, local, remote, offloads=False)
 for mtu in (1438, 1200, 1438):
     tun.set_mtu(mtu)
     for destination in ("10.81.2.1", "fd00:81:2::1"):

@@ -177,17 +177,15 @@ def test_without_ppk_nothing_is_established_unless_the_policy_is_hybrid(peers: P
     assert peers.stop_gateway()["key_ids"] == [""]
 
 
-def test_dead_peer_is_noticed_at_both_ends(peers: Peers) -> None:
-    peers.start_strongswan(extra="dpd_delay = 1s")
-    peers.start_gateway("initiator", dpd_after_s=0.5, attempts=3, retransmit_s=1.0)
+@pytest.mark.parametrize(
+    ("ours_s", "theirs_s", "probed"), [(0.5, 60, "request"), (3.0, 1, "response")]
+)
+def test_dead_peer_is_noticed(peers: Peers, ours_s: float, theirs_s: int, probed: str) -> None:
+    """Probes of the end that is more impatient: the other then hears enough to need none of its own."""
+    peers.start_strongswan(extra=f"dpd_delay = {theirs_s}s")
+    peers.start_gateway("initiator", dpd_after_s=ours_s, attempts=3, retransmit_s=1.0)
     peers.wait_for_us("READY")
-    until(
-        lambda: (
-            "parsed INFORMATIONAL request" in peers.swan_log()
-            and "parsed INFORMATIONAL response" in peers.swan_log()
-        ),
-        peers.swan_log,
-    )
+    until(lambda: f"parsed INFORMATIONAL {probed}" in peers.swan_log(), peers.swan_log)
     peers.processes.pop("charon").kill()
     peers.wait_for_log("Failed .*no answer to 3 transmissions: probe")
     peers.wait_for_log("RetireOutbound")

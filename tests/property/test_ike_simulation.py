@@ -6,8 +6,17 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from gateways.encapsulation import KEEPALIVE
-from gateways.ike.numbers import Exchange
+from gateways.encapsulation import KEEPALIVE, NON_ESP_MARKER
+from gateways.ike.numbers import Exchange, Flag, Notice
+from gateways.ike.payloads import (
+    HEADER_OCTETS,
+    Header,
+    Notify,
+    Payloads,
+    pack_payloads,
+    parse_header,
+    parse_payloads,
+)
 from gateways.suites import SUITES, Suite
 from tests.ike_simulation import MS, NETS, World, inner, message_kind, up
 
@@ -56,6 +65,32 @@ def test_no_half_open_state_outlives_its_time_and_cookies_stop_a_flood() -> None
     world.run(31)
     assert world.ikes[1].half_open == 0
     assert world.ends[0].usable
+
+
+@pytest.mark.parametrize("strangers", [65, 200])
+def test_who_sees_the_cookies_cannot_keep_the_peer_out(strangers: int) -> None:
+    """Someone on the path returns cookie after cookie, until there is no room for more half-open IKE SAs."""
+    world = World().start().run(0.05)
+    _, request = world.wire[0]
+    for number in range(strangers):
+        world.arrive(1, request[:4] + number.to_bytes(8, "little") + request[12:])
+    parsed = parse_header(request[4:])
+    payloads = parse_payloads(parsed.first, request[4 + HEADER_OCTETS :])
+    for end, answer in list(world.wire):
+        header = parse_header(answer[4:])
+        answered = Payloads(parse_payloads(header.first, answer[4 + HEADER_OCTETS :]))
+        cookie = answered.notify(Notice.COOKIE)
+        if end == 1 and cookie is not None:
+            first, chain = pack_payloads([Notify(Notice.COOKIE, cookie.data).payload(), *payloads])
+            again = Header(header.spi_i, bytes(8), header.exchange, Flag.INITIATOR, 0)
+            world.arrive(1, NON_ESP_MARKER + again.pack(first, len(chain)) + chain)
+    assert world.ikes[1].half_open == world.ikes[1].config.half_open_limit
+    world.run(15)
+    assert world.ends[0].usable
+    assert world.ends[1].usable
+    assert world.ikes[1].half_open <= world.ikes[1].config.half_open_limit
+    world.run(31)
+    assert world.ikes[1].half_open == 0
 
 
 def test_cookie_is_returned() -> None:

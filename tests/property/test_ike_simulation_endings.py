@@ -65,7 +65,9 @@ def test_sequence_limit_stops_the_sa() -> None:
     world.traffic(10 * MS, 2, ends=(0,))
     world.run(5)
     assert world.received[0].total() == 100
-    assert world.refusals(0)["exhausted"] == 100
+    assert world.refusals(0)["no_outbound_sa"] == 100
+    assert "an SA has used up its sequence numbers" in world.failures
+    assert world.status(0)["policies_used"] == {"fail-closed": 1}
     world.run(50)
     world.traffic(10 * MS, 0.5, ends=(0,))
     world.run(5)

@@ -82,7 +82,7 @@ def test_both_ends_rekey_at_the_same_time() -> None:
 
     world.settle = watch  # type: ignore[method-assign]
     world.traffic(20 * MS, 100)
-    world.run(110)
+    world.run(111)
     world.assert_nothing_lost()
     assert collisions[0] > 10
     assert world.ends[0].rekeys == world.ends[1].rekeys >= 15

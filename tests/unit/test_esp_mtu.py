@@ -11,6 +11,7 @@ from gateways.checksum import checksum, pseudo_header
 from gateways.encapsulation import Encapsulation
 from gateways.esp import InboundSa, OutboundSa
 from gateways.mtu import (
+    MIN_IPV6_MTU,
     MIN_PATH_MTU,
     RAISE_AFTER_NS,
     PathMtu,
@@ -260,3 +261,12 @@ def test_a_forged_report_cannot_take_the_path_away() -> None:
     small = PathMtu(500, AES_128_GCM)
     assert not small.report(68, 0)
     assert small.outer == 500
+
+
+@pytest.mark.parametrize("suite", [AES_128_GCM, SM4_128_CBC_SM3])
+@pytest.mark.parametrize("encapsulation", Encapsulation)
+def test_a_forged_report_cannot_take_ipv6_away(suite: Suite, encapsulation: Encapsulation) -> None:
+    path = PathMtu(1500, suite, encapsulation, least_inner=MIN_IPV6_MTU)
+    assert path.report(600, 0)
+    assert path.inner >= MIN_IPV6_MTU
+    assert path.report(600, S) is False

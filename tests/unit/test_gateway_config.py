@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ from pydantic.fields import FieldInfo
 
 from gateways.config import GatewayConfig, KmsConfig, load_config
 from gateways.events import Policy
-from gateways.gateway import main
+from gateways.gateway import Gateway, main
 from gateways.ike.auth import Certified, Psk
 from gateways.ike.config import Keying
 from kms.pki import init_site
-from topo.errors import ScenarioError
+from topo.errors import InputError, ScenarioError
 
 GOOD: dict[str, Any] = {
     "name": "EG-U",
@@ -102,6 +103,31 @@ def test_ipv6_and_raw_esp(tmp_path: Path) -> None:
         ({"fault": "slow"}, "fault"),
         ({"tun_name": "a/b"}, "tun_name"),
         ({"kms": {}}, "kms.base_url"),
+        ({"remote": ["10.2.0.1/24"]}, "the prefix is 10.2.0.0/24"),
+        ({"remote": ["nowhere"]}, "no prefix like"),
+        ({"psk": "abc"}, "openssl rand -hex 32"),
+        ({"tun_name": ".."}, "take one like qtun0"),
+        ({"outer_peer": "192.0.2.1"}, "outer_peer is outer_local"),
+        ({"peer_sae": "SAE-U"}, "own_sae is peer_sae"),
+        ({"remote": ["192.0.2.1/32"]}, "remote contains outer_local"),
+        ({"tun_address": "10.2.0.9/30"}, "remote contains tun_address"),
+        ({"local": ["10.0.0.0/14"]}, "local 10.0.0.0/14 and remote 10.2.0.0/24 overlap"),
+        ({"window": 2**40}, "window"),
+        ({"rekey_after_s": 0.01}, "rekey_after_s"),
+        *(
+            ({name: value}, name)
+            for name in (
+                "rekey_after_s",
+                "hard_after_s",
+                "ike_rekey_after_s",
+                "reauth_after_s",
+                "dpd_after_s",
+                "grace_s",
+                "retransmit_s",
+            )
+            for value in (1e300, math.inf, math.nan)
+        ),
+        ({"attempts": 2**40}, "attempts"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -127,6 +153,8 @@ def test_missing_file_and_missing_certificates(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert "sae.pem" in lines[2]
+    for key in ("kms.ca: ca.pem", "kms.cert: sae.pem", "kms.key: sae.key"):
+        assert f"{key}: No such file or directory" in lines[2]
 
 
 def test_responder_rekeys_later_but_before_the_hard_lifetime(tmp_path: Path) -> None:
@@ -150,6 +178,47 @@ def test_certificates_instead_of_a_psk(tmp_path: Path) -> None:
     assert isinstance(config.ike().credentials, Certified)
     path = written(tmp_path, psk="", certificate=section | {"key": str(tmp_path / "none")})
     assert main([str(path)]) == 2
+    wrong = GatewayConfig.model_validate(GOOD | {"certificate": section | {"key": section["cert"]}})
+    with pytest.raises(InputError, match=r"^certificate\.key: \S+: no PEM private key"):
+        wrong.ike()
+
+
+def test_the_tls_file_that_is_wrong_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = init_site(tmp_path / "pki", "KME-U", ["127.0.0.1"], ["SAE-U"], datetime.now(UTC))
+    sae = files.saes["SAE-U"]
+    section = GOOD["kms"] | {"cert": str(sae.certificate), "ca": str(files.ca.certificate)}
+    for key, changes in (
+        ("kms.key", {"key": section["cert"]}),
+        ("kms.ca", {"key": str(sae.key), "ca": str(sae.key)}),
+        ("kms: TLS files", {"key": str(files.ca.key)}),
+        ("kms: KME address", {"key": str(sae.key), "base_url": "http://10.1.0.9"}),
+    ):
+        assert main([str(written(tmp_path, kms=section | changes))]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert key in said
+
+
+@pytest.mark.parametrize("key", ["status", "esp_sa"])
+def test_a_file_that_cannot_be_written_is_found_out_before_anything_is_touched(
+    tmp_path: Path, key: str
+) -> None:
+    for file in (tmp_path / "missing" / "file", Path("/proc/file"), tmp_path):
+        config = GatewayConfig.model_validate(GOOD | {key: str(file)})
+        with pytest.raises(InputError, match=f"^{key}: {file}: .*; take a file in a folder"):
+            Gateway(config, NoKeys()).run()
+
+
+class NoKeys:
+    """No KMS."""
+
+    def fetch(self) -> tuple[str, bytes]:
+        raise AssertionError
+
+    def fetch_by_id(self, key_id: str) -> bytes:
+        raise AssertionError
 
 
 def test_repr_hides_the_psk(tmp_path: Path) -> None:

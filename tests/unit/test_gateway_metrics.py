@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from threading import Thread
@@ -108,6 +109,24 @@ def test_status_and_metrics_over_http(asked: Asked) -> None:
         assert "version=0.0.4" in answer.headers["Content-Type"]
         assert read(answer.read().decode()) == read(exposition(STATUS).decode())
     assert asked.times == 2
+
+
+def test_many_readers_ask_the_gateway_once(asked: Asked) -> None:
+    where = f"http://127.0.0.1:{asked.server.port}/status"
+    before = time.monotonic()
+    for _ in range(5):
+        with urlopen(where) as answer:
+            assert json.load(answer) == STATUS
+    assert asked.times <= 1 + (time.monotonic() - before) / metrics.FRESH_S
+
+
+def test_an_answer_is_made_again_when_it_is_old(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "FRESH_S", 0)
+    for times in (1, 2):
+        with urlopen(f"http://127.0.0.1:{asked.server.port}/status"):
+            assert asked.times == times
 
 
 def test_no_other_page(asked: Asked) -> None:

@@ -130,3 +130,17 @@ def test_a_wake_up_for_nothing_does_nothing(later_ns: int) -> None:
         tunnel.inbound.carry(later_ns)
         assert not tunnel.wire.queue
         assert not tunnel.core.drops
+
+
+def test_a_turn_has_no_more_reads_than_it_is_given() -> None:
+    """What a constant-rate tunnel counts on: the next slot is looked at after a few packets, whatever waits."""
+    with Tunnel(AES_GCM) as tunnel:
+        tunnel.outbound.reads = 4
+        for _ in range(20):
+            tunnel.inside.send(vnet.PLAIN + packet(b"x" * 8))
+        tunnel.outbound.carry(10**9)
+        carried = [len(list(tunnel.wire.datagrams()))]
+        for turn in range(1, 4):
+            tunnel.outbound.carry(10**9 + turn)
+            carried.append(len(list(tunnel.wire.datagrams())))
+    assert carried == [1, 4, 4, 4]

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from gateways.encapsulation import NON_ESP_MARKER
 from gateways.fast.wire import MAX_DATAGRAMS, Wire, udp_socket
+from gateways.raw import RawWire
 from topo.errors import NetworkError
 
 SEGMENT = 103
@@ -23,6 +25,18 @@ class Refusing:
         self.errors = list(errors)
         self.only_batches = only_batches
         self.arrived: list[bytes] = []
+        self.waiting: list[bytes] = []
+
+    def recvmsg_into(
+        self, into: list[memoryview], _octets: int
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, None]:
+        if self.errors:
+            raise OSError(self.errors.pop(0), "as told")
+        if not self.waiting:
+            raise BlockingIOError
+        data = self.waiting.pop(0)
+        into[0][: len(data)] = data
+        return len(data), [], 0, None
 
     def send(self, data: bytes) -> None:
         if self.errors and not self.only_batches:
@@ -146,11 +160,103 @@ def test_a_network_that_is_down_loses_packets_and_counts_them() -> None:
     assert not wire.blocked
 
 
-def test_any_other_error_ends_the_gateway() -> None:
+SAID_BY_A_NETWORK = [
+    errno.EPROTO,  # ICMP: parameter problem
+    errno.EHOSTDOWN,  # destination host unknown
+    errno.ENONET,  # source host isolated
+    errno.EOPNOTSUPP,  # source route failed
+    errno.EACCES,  # a prohibit route
+    errno.EINVAL,  # a blackhole route
+    errno.ENOMEM,
+]
+
+
+@pytest.mark.parametrize("code", SAID_BY_A_NETWORK)
+def test_nothing_that_a_network_says_ends_the_gateway(code: int) -> None:
+    udp = Refusing(code)
+    wire = wire_on(udp)
+    wire.send_one(b"one", 0)
+    udp.errors = [code]
+    wire.send(b"two", 3)
+    assert udp.arrived == [b"one", b"two"]  # a first error was about something earlier
+    udp.errors = [code] * 2
+    wire.send(b"lost", 4)
+    assert udp.arrived == [b"one", b"two"]
+    assert wire.errors == {errno.errorcode[code]: 3}
+    assert not wire.blocked
+
+
+@pytest.mark.parametrize("code", SAID_BY_A_NETWORK)
+def test_nothing_that_a_network_says_keeps_a_datagram_from_being_read(code: int) -> None:
+    udp = Refusing(*[code] * 3)
+    udp.waiting.append(b"datagram")
+    wire, into = wire_on(udp), memoryview(bytearray(100))
+    assert wire.receive(into) == (8, 8, 0)
+    assert wire.errors == {errno.errorcode[code]: 3}
+    assert wire.receive(into) is None
+
+
+def test_a_path_that_refuses_batches_and_single_datagrams_says_nothing_of_the_kernel() -> None:
+    udp = Refusing(*[errno.EINVAL] * 100)
+    wire = wire_on(udp)
+    wire.send(datagrams(10)[0], 100)
+    assert wire.segment
+    assert wire.errors == {"EINVAL": 10}
+
+
+@pytest.mark.parametrize("code", [errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN])
+def test_a_socket_that_cannot_be_used_ends_the_gateway(code: int) -> None:
     with pytest.raises(NetworkError, match="UDP to the peer"):
-        wire_on(Refusing(errno.EBADF, errno.EBADF)).send(b"x", 1)
+        wire_on(Refusing(code, code)).send(b"x", 1)
+    with pytest.raises(NetworkError, match="UDP to the peer"):
+        wire_on(Refusing(code)).receive(memoryview(bytearray(9)))
 
 
 def test_an_address_that_is_not_ours_is_one_clear_error() -> None:
     with pytest.raises(NetworkError, match=r"192\.0\.2\.77"):
         udp_socket(IPv4Address("192.0.2.77"), IPv4Address("192.0.2.78"), 4500)
+
+
+@pytest.fixture
+def raw_wire() -> Iterator[tuple[RawWire, socket.socket, socket.socket]]:
+    """A wire of two sockets, and the other ends of both."""
+    kind = socket.AF_UNIX, socket.SOCK_DGRAM
+    raw, udp = socket.socketpair(*kind), socket.socketpair(*kind)
+    with raw[0], raw[1], udp[0], udp[1]:
+        for end in (raw[0], udp[0]):
+            end.setblocking(False)
+        wire = RawWire(raw[0], udp[0])
+        yield wire, raw[1], udp[1]
+        wire.close()
+
+
+@pytest.mark.parametrize("spi", [0, 0x77777777])
+def test_a_flood_of_esp_packets_keeps_no_message_of_ike_waiting(
+    raw_wire: tuple[RawWire, socket.socket, socket.socket], spi: int
+) -> None:
+    wire, raw, udp = raw_wire
+    flood = b"\x45" + bytes(19) + spi.to_bytes(4) + bytes(40)
+    message = NON_ESP_MARKER + b"message"
+    for _ in range(10):
+        raw.send(flood)
+    udp.send(message)
+    into = memoryview(bytearray(200))
+    read = [wire.receive(into) and bytes(into[:11]) for _ in range(2)]
+    assert message in read
+
+
+def test_both_sockets_of_a_raw_wire_are_read_to_their_ends(
+    raw_wire: tuple[RawWire, socket.socket, socket.socket],
+) -> None:
+    wire, raw, udp = raw_wire
+    for number in range(5):
+        raw.send(b"\x45" + bytes(19) + (number + 1).to_bytes(4) + bytes(40))
+    for number in range(3):
+        udp.send(NON_ESP_MARKER + bytes((number,)))
+    into = memoryview(bytearray(200))
+    read = []
+    while (got := wire.receive(into)) is not None:
+        read.append(bytes(into[: got[0]]))
+    esp = [one for one in read if one[:4] != NON_ESP_MARKER]
+    assert [one[3] for one in esp] == [1, 2, 3, 4, 5]
+    assert [one[4] for one in read if one not in esp] == [0, 1, 2]
