@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from experiments.bench.gateway_chain import missing
 from kms.ledger import Ledger
-from tests.gateway_pair import INNER, PATIENCE_S, SITES, Pair, make_kms, pair, until
+from tests.gateway_pair import INNER, PATIENCE_S, SITES, Pair, make_kms, pair
 
 __all__ = ["pair"]
 pytestmark = [
@@ -82,9 +83,6 @@ def test_rekeys_under_load_leak_nothing(
             fds[site].add(descriptors(pid))
     report = json.loads((pair.directory / "iperf3.json").read_text())["end"]["sum"]
 
-    # Both are told of the last keys before either goes.
-    established = "Established "
-    until(lambda: pair.log("u").count(established) == pair.log("n").count(established), "a rekey")
     status = {site: pair.stop(site) for site in SITES}
     growth = {}
     for site in SITES:
@@ -105,9 +103,15 @@ def test_rekeys_under_load_leak_nothing(
         kms_process = pair.processes.pop(f"kms-{site}")
         kms_process.terminate()
         kms_process.wait(PATIENCE_S)
-    agreed = status["u"]["keys"]
-    assert agreed == status["n"]["keys"]
     for site in SITES:
+        log = pair.log(site)
+        asked = len(re.findall(r" FetchKey(?:ById)? ", log))
+        used = len(set(re.findall(r" InstallInbound .*key_id=(\S+)", log)))
         given = delivered_octets(pair.directory / f"kms-{site}" / "ledger") / KEY_OCTETS
-        # Keys of a rekey that was under way at the end may never have come into use.
-        assert 0 <= given - agreed <= 2
+        print(
+            f"{site}: {asked} keys asked for, {given:g} given, {used} in use, {status[site]['keys']}"
+        )
+        assert not re.search(r" Failed .*no key", log)
+        # A rekey that was under way at the end may have got a key, or no longer; not every one came into use.
+        assert 0 <= asked - given <= 1
+        assert 0 <= given - used <= 2
