@@ -53,7 +53,8 @@ def test_ping_through_rekeys_all_encrypted(pair: Pair) -> None:
         assert status[site]["drops"] == {}
 
     fields = ("ip.proto", "esp.spi", "esp.icv_good", "icmp.seq", "ip.flags.df", "udp.length")
-    rows = [row for row in dissected(outer, pair.directory, *fields) if row[0]]
+    # Not the kernel's "port unreachable", when a last answer found its gateway gone: ICMP that quotes UDP.
+    rows = [row for row in dissected(outer, pair.directory, *fields) if row[0] not in ("", "1,17")]
     esp = [row for row in rows if row[1]]
     assert len(esp) == 2 * 103
     assert all(row[2] == "1" and row[3] for row in esp)
