@@ -145,10 +145,13 @@ class Children:
             self.use(child)
 
     def late(self, made_ns: int, now_ns: int) -> bool:
-        """Whether a pair made then would be past its hard lifetime, and is not to be begun with."""
-        return self._config.policy is not Policy.HOLD and (
-            made_ns + self._config.hard_after_ns <= now_ns
-        )
+        """Whether a pair made then is not to be begun with: it would be past its hard lifetime.
+
+        Policy `hold` takes it even then, as long as the peer has it, who erases what was never used.
+        """
+        config = self._config
+        grace_ns = config.grace_ns if config.policy is Policy.HOLD else 0
+        return made_ns + config.hard_after_ns + grace_ns <= now_ns
 
     def worn(self, spi: int | None, now_ns: int) -> None:
         """An SA of a pair has carried its soft limit: replace the pair, if it is the one in use.

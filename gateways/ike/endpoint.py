@@ -50,6 +50,7 @@ class IkeEndpoint(Driver):
         """When the peer last showed that it lives; the data plane sets it at an authentic ESP packet."""
         self.children = Children(config, self._emit, token_bytes)
         self._begin_at_ns: int | None = None
+        self._stopped = False
         self._failures = 0
         self._retransmissions = 0
         self._door = Door(self, self._emit)
@@ -129,7 +130,7 @@ class IkeEndpoint(Driver):
     def stop(self, now_ns: int) -> None:
         """Tell the peer that this end goes; sent once, as there will be nobody to hear the answer."""
         self.now_ns = now_ns
-        self._begin_at_ns = None
+        self._begin_at_ns, self._stopped = None, True
         for sa in self._established():
             if sa.pending is None:
                 sa.waiting.clear()
@@ -173,13 +174,15 @@ class IkeEndpoint(Driver):
         """Note that policy `hybrid` goes on without a key."""
         self._emit(PolicyUsed(self.config.policy, reason))
 
-    def established(self, sa: IkeSa, *, initial_contact: bool) -> None:
-        """Take an IKE SA that is now authenticated into use."""
+    def established(self, sa: IkeSa, *, initial_contact: bool, childless: bool = False) -> None:
+        """Take an IKE SA that is now authenticated into use; one that has no child SAs only where there is no other."""
         self._live(sa)
         sa.handshake = None
-        for other in self._established():
-            if other is sa:
-                continue
+        others = [other for other in self._established() if other is not sa]
+        if childless and others:  # whose child SAs are better than none
+            self.enqueue(sa, "delete IKE", lambda ike: delete_ike(self, ike))
+            return
+        for other in others:
             if initial_contact:
                 self.drop(other, "")
             elif sa.began:
@@ -195,6 +198,12 @@ class IkeEndpoint(Driver):
         self._live(successor)
         sa.closing, sa.soft_ns, sa.made_ns = True, None, self.now_ns
         self._next(successor)
+
+    def unknown(self, child: Child) -> None:
+        """Leave a pair of child SAs that the peer does not have, and make a new one from scratch (RFC 7296 §2.25.1)."""
+        sa = child.ike
+        if self.children.end(child, "the peer does not have the SAs", self.now_ns):
+            self.enqueue(sa, REKEY_CHILD, lambda ike: create_child(self, ike, None))
 
     def deleted(self, child: Child) -> None:
         """Leave a pair of child SAs that the peer has deleted."""
@@ -215,6 +224,7 @@ class IkeEndpoint(Driver):
         self.children.leave(self.children.of(sa), self.now_ns)
         if reason and self.alone():  # else another has taken its place
             self._emit(Failed(reason))
+        if self.children.current is None:
             self._begin_again()
 
     # Exchanges of our own.
@@ -250,7 +260,7 @@ class IkeEndpoint(Driver):
         if doing == REKEY_IKE:
             sa.failures += not soon
             sa.soft_ns = self._retry_at_ns(sa.failures + (1 if sa.began else 3))
-        elif doing in (ESTABLISH, REKEY_CHILD):
+        elif doing == REKEY_CHILD or (doing == ESTABLISH and self.children.current is None):
             self._child_failed(soon=soon)
         self._next(sa)
 
@@ -272,7 +282,8 @@ class IkeEndpoint(Driver):
     def _begin_again(self) -> None:
         """Establish a new IKE SA after a while; longer after each failure."""
         establishing = any(sa.doing == ESTABLISH and not sa.closed for sa in self._sas.values())
-        if self.config.begins and self._begin_at_ns is None and not establishing:
+        idle = self._begin_at_ns is None and not establishing
+        if self.config.begins and idle and not self._stopped:
             self._failures += 1
             self._begin_at_ns = self._retry_at_ns(self._failures)
 

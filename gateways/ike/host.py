@@ -51,11 +51,14 @@ class Host(Protocol):
     def policy_used(self, reason: str) -> None:
         """Note that policy `hybrid` goes on without a key."""
 
-    def established(self, sa: IkeSa, *, initial_contact: bool) -> None:
+    def established(self, sa: IkeSa, *, initial_contact: bool, childless: bool = False) -> None:
         """Take an IKE SA that is now authenticated into use."""
 
     def adopt(self, sa: IkeSa, successor: IkeSa) -> None:
         """Move the child SAs of `sa` to the IKE SA that replaces it."""
+
+    def unknown(self, child: Child) -> None:
+        """Leave a pair of child SAs that the peer does not have, and make a new one."""
 
     def deleted(self, child: Child) -> None:
         """Leave a pair of child SAs that the peer has deleted."""

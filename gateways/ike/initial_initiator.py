@@ -208,7 +208,7 @@ def _authenticate(host: Host, sa: IkeSa, key: KeyResult | None) -> Task[None]:
     config.credentials.check(peer, payloads, auth, octets)
     sa.keys = mixed
     if payloads.error() is not None:  # the child SAs have failed, the IKE SA has not
-        host.established(sa, initial_contact=alone)
+        host.established(sa, initial_contact=alone, childless=True)
         check_answer(payloads)
     if direct is not None and payloads.notify(Notice.QKD_KEY) is None:
         _untaken(host)

@@ -153,6 +153,9 @@ def create_child(host: Host, sa: IkeSa, old: Child | None) -> Task[None]:
     payloads = answer.payloads()
     if old is not None and old.leaving and payloads.error() is not None:
         return
+    if old is not None and payloads.notify(Notice.CHILD_SA_NOT_FOUND) is not None:
+        host.unknown(old)
+        return
     check_answer(payloads)
     agreed = agreed_child(config, payloads, choices, spi)
     shared, peer_nonce = b"", payloads.nonce()

@@ -8,10 +8,11 @@ import pytest
 
 from gateways.events import Policy
 from gateways.ike.auth import Psk
+from gateways.ike.children import Child
 from gateways.ike.config import Keying
 from gateways.selectors import TrafficSelectors
 from gateways.tunnel import Tunnel
-from tests.ike_simulation import MS, NETS, S, World, up
+from tests.ike_simulation import MS, NETS, Link, S, World, up
 
 
 def test_wrong_ppk_is_noticed_before_anything_is_established() -> None:
@@ -231,3 +232,59 @@ def test_farewell_ends_the_tunnel_at_once() -> None:
     world.run(1)
     assert not world.ends[1].usable
     assert "the peer ended the IKE SA" in world.failures
+
+
+@pytest.mark.parametrize("policy", [Policy.FAIL_CLOSED, Policy.HOLD])
+def test_key_refused_at_a_reauthentication_leaves_the_tunnel_as_it_was(policy: Policy) -> None:
+    config = {"keying": Keying.DIRECT, "policy": policy, "reauth_after_ns": 100 * S}
+    world = up(config=config | {"rekey_after_ns": 40 * S})
+    answer = world.answer
+    refused: list[str | None] = []
+
+    def refuse_one(end: int, exchange: bytes, key_id: str | None) -> None:
+        if end == 1 and world.now > 95 * S and len(world.ikes[1]._sas) > 1 and not refused:
+            refused.append(key_id)
+            world.ends[1].key_refused(exchange, "key not found", world.now)
+            world.settle(1)
+        else:
+            answer(end, exchange, key_id)
+
+    world.answer = refuse_one  # type: ignore[method-assign]
+    world.traffic(S, 380)
+    world.run(390)
+    assert len(refused) == 1
+    assert world.failures == ["establish: the peer answered NO_PROPOSAL_CHOSEN"]
+    assert [counts.total() for counts in world.received] == [
+        counts.total() for counts in world.sent
+    ]
+
+
+def test_hold_recovers_when_the_peer_has_erased_a_pair_that_was_never_used() -> None:
+    config = {
+        "policy": Policy.HOLD,
+        "rekey_after_ns": 12 * S,
+        "hard_after_ns": 18 * S,
+        "jitter": 0.0,
+    }
+    world = up(config=config)
+    install = world.ikes[1].children.install
+    began: list[int] = []
+
+    def installed(child: Child, now_ns: int) -> None:
+        install(child, now_ns)
+        if not began:  # its answer is under way: from now on only ESP gets through
+            began.append(now_ns)
+            world.link = Link(control_loss=1.0)
+            world.at(30 * S, lambda: setattr(world, "link", Link()))
+
+    world.ikes[1].children.install = installed  # type: ignore[method-assign]
+    world.traffic(200 * MS, 300)
+    world.run(100)
+    before = [counts.total() for counts in world.received]
+    world.run(90)
+    assert began
+    assert all(end.usable for end in world.ends)
+    assert [counts.total() - b for counts, b in zip(world.received, before, strict=True)] == [
+        450,
+        450,
+    ]
