@@ -41,8 +41,8 @@ def check_writable(key: str, path: Path) -> None:
     """
     probe = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():  # as a device, which would be replaced
+            raise OSError(errno.EINVAL, "no regular file")
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from gateways.export import append_private, esp_sa_record, write_status
+from gateways.export import append_private, check_writable, esp_sa_record, write_status
 from gateways.gateway import log
 from gateways.keys import SaKeys
 from topo.errors import InputError
@@ -61,3 +62,14 @@ def test_log_lines_have_a_clock_an_event_and_pairs(capsys: pytest.CaptureFixture
 def test_log_line_is_one_line_whatever_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     log("Failed", reason="a\nb")
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_only_a_regular_file_is_written(tmp_path: Path) -> None:
+    """As root a status file named /dev/null would take the place of the device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(InputError, match=f"^status: {path}: no regular file; take a file"):
+            check_writable("status", path)
+    check_writable("status", tmp_path / "status.json")
+    assert list(tmp_path.iterdir()) == [pipe]
