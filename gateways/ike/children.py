@@ -4,7 +4,8 @@ A pair of SAs that this end asked for is sent on at once: the peer installed its
 pair that the peer asked for is sent on when the peer shows that it has it: by a packet on it, or by deleting the old
 pair. An old inbound SA outlives that by a grace period, and is then erased.
 
-What is sent on is ever newer: a pair that was sent on once is never gone back to, whatever becomes of its successor.
+A pair that was sent on once is never gone back to, whatever becomes of its successor. One that never was takes over
+when the peer ends a newer one.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Child:
     soft_ns: int | None = None
     ends_ns: int | None = None
     """When its inbound half ends; None: held without a time limit."""
+    used: bool = False
+    """It is or was sent on."""
     leaving: bool = False
     """Replaced or deleted: nothing is sent on it any more."""
     worn: bool = False
@@ -81,8 +84,6 @@ class Children:
         self._emit = emit
         self._token_bytes = token_bytes
         self._generation = 0
-        self._newest_used = 0
-        """The highest generation that was ever sent on."""
         self._hard_ns: int | None = None
         """When the pair in use reaches its hard lifetime; None: there is none, or it is held."""
 
@@ -124,13 +125,16 @@ class Children:
         self._emit(InstallInbound(spi, key_id, child.inbound, selectors, lifetime))
 
     def use(self, child: Child) -> None:
-        """Send on this pair from now on, unless one as new was sent on before."""
-        if child.leaving or child.generation <= self._newest_used:
+        """Send on this pair from now on, unless it was sent on before, soon ends with its IKE SA, or a newer one is."""
+        current = self.current
+        if child.leaving or child.used or child.ike.closing:
             return
-        rekey = self.current is not None
-        if self.current is not None:
-            self.current.soft_ns = None
-        self.current, self._newest_used = child, child.generation
+        if current is not None:
+            if not current.leaving and current.generation > child.generation:
+                return
+            current.soft_ns = None
+        rekey = current is not None
+        self.current, child.used = child, True
         config = self._config
         child.soft_ns = child.made_ns + round(config.rekey_after_ns * child.share)
         self._hard_ns = child.made_ns + config.hard_after_ns

@@ -285,12 +285,17 @@ def answer_create_child(host: Host, sa: IkeSa, message: Message, payloads: Paylo
     """The answer to CREATE_CHILD_SA: a new IKE SA, or a pair of child SAs, new or in place of an old one."""
     if not sa.authenticated:
         raise Refused(Notice.INVALID_SYNTAX, "CREATE_CHILD_SA before IKE_AUTH")
-    if sa.closing:
-        raise Refused(Notice.TEMPORARY_FAILURE, "the IKE SA is being replaced or deleted")
+    _refuse_if_closing(sa)
     offered = parse_sa(payloads.one(Kind.SA))
     if any(proposal.protocol == Protocol.IKE for proposal in offered):
         return (yield from _answer_rekey_ike(host, sa, payloads))
     return (yield from _answer_child(host, sa, payloads))
+
+
+def _refuse_if_closing(sa: IkeSa) -> None:
+    """Ask again when a key has come: meanwhile another IKE SA may have been established, and this one goes."""
+    if sa.closing:
+        raise Refused(Notice.TEMPORARY_FAILURE, "the IKE SA is being replaced or deleted")
 
 
 def _answer_rekey_ike(host: Host, sa: IkeSa, payloads: Payloads) -> Task[Reply]:
@@ -313,6 +318,7 @@ def _answer_rekey_ike(host: Host, sa: IkeSa, payloads: Payloads) -> Task[Reply]:
         found = again
     choice, proposal = found
     key = yield from _named_ppk(host, sa, payloads, nonce)
+    _refuse_if_closing(sa)
     dh = DiffieHellman(choice.group)
     own_nonce, spi = host.token_bytes(NONCE_OCTETS), host.fresh_ike_spi()
     new = IkeSa(config, host.token_bytes, proposal.spi, spi, began=False)
@@ -362,6 +368,7 @@ def _answer_child(host: Host, sa: IkeSa, payloads: Payloads) -> Task[Reply]:
         key = yield from named_direct_key(host, payloads)
     else:
         key = yield from _named_ppk(host, sa, payloads, nonce)
+    _refuse_if_closing(sa)
     old = None if rekeyed is None else _replaceable(host, sa, rekeyed.spi)
     own_nonce = host.token_bytes(NONCE_OCTETS)
     child = make_child(

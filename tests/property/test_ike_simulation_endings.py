@@ -288,3 +288,22 @@ def test_hold_recovers_when_the_peer_has_erased_a_pair_that_was_never_used() -> 
         450,
         450,
     ]
+
+
+@pytest.mark.parametrize("after_ms", range(1000, 4000, 50))
+def test_a_rekey_of_the_peer_beside_a_reauthentication_loses_nothing(after_ms: int) -> None:
+    """The IKE SA that goes takes the peer's new pair with it, and both ends are on that of the new IKE SA."""
+    lives = {"rekey_after_ns": 100 * S, "hard_after_ns": 200 * S, "reauth_after_ns": 12 * S}
+    world = World({**lives, "jitter": 0}).start().run(3)
+    begins_ns = 12 * S - world.now
+    world.traffic(20 * MS, 20)
+
+    def rekey() -> None:
+        world.ikes[1].rekey(world.now)
+        world.settle(1)
+
+    world.at(begins_ns + after_ms * MS, rekey)
+    world.run(30)
+    world.assert_nothing_lost()
+    assert world.ends[0].rekeys >= 1
+    assert all(end.usable for end in world.ends)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -77,7 +76,7 @@ def test_no_sequence_number_is_used_twice_in_any_world(seed: int) -> None:
     world.at(20 * S, lambda: setattr(world.kms, "down", False))
     world.run(45)  # `World` looks at each number that is sealed with
     for generations in used:
-        assert all(before < after for before, after in pairwise(generations))
+        assert len(generations) == len(set(generations)), "a pair was gone back to"
     for end in (0, 1):
         outbound = [sa["spi"] for sa in world.status(end)["sas"] if sa["direction"] == "out"]
         assert len(outbound) == len(set(outbound))
