@@ -60,11 +60,11 @@ from gateways.keysource import EtsiKeySource, Fetched, KeyFetcher, KeySource, Wr
 from gateways.metrics import StatusServer
 from gateways.mtu import MIN_IPV6_MTU, PathMtu
 from gateways.raw import RawWire, raw_socket
-from gateways.routes import LinkWatch
 from gateways.suites import AES_128_GCM, SUITES
 from gateways.timer import Timer
 from gateways.tun import open_tun
 from gateways.tunnel import Tunnel
+from gateways.watch import Watch
 from topo.errors import InputError, NetworkError, QntnError
 
 _PR_SET_DUMPABLE = 4
@@ -159,8 +159,8 @@ class Gateway:
                 offloads=offloads,
             )
             stack.callback(self._tun.close)
-            self._links = LinkWatch(self._tun.index)
-            stack.callback(self._links.close)
+            self._watch = Watch(self._tun.index)
+            stack.callback(self._watch.close)
             udp = stack.enter_context(
                 udp_socket(config.outer_local, config.outer_peer, config.port)
             )
@@ -181,6 +181,7 @@ class Gateway:
                 "offloads", tso=self._tun.tso, uso=self._tun.uso, segment=wire.segment, gro=wire.gro
             )
             stack.callback(self._write_status)
+            self._restore()
             self._announce("LISTENING")
             log("policy", gateway=config.name, policy=config.policy, keying=config.keying)
             for name in config.suites:
@@ -207,7 +208,7 @@ class Gateway:
                 tun,
                 wire,
                 self._wake_out.fileno(),
-                self._links.fileno(),
+                self._watch.fileno(),
                 self._timer.fileno(),
             ):
                 poll.register(fd, select.EPOLLIN)
@@ -246,8 +247,8 @@ class Gateway:
                 self._from_inside(now_ns)
         elif fd == self._wake_out.fileno():
             self._from_kms()
-        elif fd == self._links.fileno() and self._links.is_up():
-            self._tun.lead()
+        elif fd == self._watch.fileno() and self._watch.concerned():
+            self._restore()
 
     def _attend(self, due: bool, now_ns: int) -> bool:
         """Do what is to be done besides carrying packets; whether the next deadline may be another now."""
@@ -329,6 +330,12 @@ class Gateway:
             self._outbound.mtu = mtu
         if self._constant is not None:
             self._constant.fit(self._path.outer, time.monotonic_ns())
+
+    def _restore(self) -> None:
+        """Put back what others took of the rules, addresses and routes; without them protected packets are dropped."""
+        for complaint in self._tun.restore():
+            self._wire.errors["routes"] += 1
+            log("routes", gateway=self._config.name, complaint=complaint)
 
     def _carry_out(self) -> bool:
         """Carry out what the tunnel asks for; whether there was anything."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from gateways.mtu import MIN_IPV6_MTU
-from gateways.routes import Interface, guard, lead
+from gateways.routes import Interface, foreign_before_ours, guard, lead
 from gateways.selectors import Network
 from topo.errors import FeatureMissing, NetworkError
 
@@ -32,12 +30,11 @@ _TUNSETOFFLOAD = 0x400454D0
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_USO4, _TUN_F_USO6 = 0x01, 0x02, 0x04, 0x20, 0x40
 _TSO = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
 _USO = _TUN_F_USO4 | _TUN_F_USO6
-_SIOCSIFMTU = 0x8922
 _ADDR_GEN_MODE_NONE = 1
 _QUEUE_PACKETS = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tun:
     """An open TUN device: its non-blocking descriptor, and whether it hands over super-packets of TCP and of UDP."""
 
@@ -47,30 +44,53 @@ class Tun:
     tso: bool
     uso: bool
     addresses: tuple[Interface, ...]
+    local: tuple[Network, ...]
     remote: tuple[Network, ...]
 
     def set_mtu(self, mtu: int) -> None:
         """Set the longest packet that may enter, octets; the kernel tells senders of longer ones.
 
-        Below 1280 the kernel takes IPv6 from the device, and nothing of it leaves; from there on it is back.
+        Below 1280 the kernel takes IPv6 from the device, and nothing of it leaves; `restore` brings it back.
         """
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            request = struct.pack("16si20x", self.name.encode(), mtu)
-            try:
-                fcntl.ioctl(any_socket, _SIOCSIFMTU, request)
-            except OSError as error:
-                raise NetworkError(f"TUN device {self.name}, MTU {mtu}: {error.strerror}") from None
-        if mtu >= MIN_IPV6_MTU and any(prefix.version == 6 for prefix in self.remote):
-            self.lead()
-
-    def lead(self) -> None:
-        """Put the addresses and the routes back, which the device loses whenever it goes down; if it is up."""
         with IPRoute() as netlink:
             try:
-                lead(netlink, self.index, self.addresses, self.remote)
+                netlink.link("set", index=self.index, mtu=mtu)
             except NetlinkError as error:
-                if error.code not in (errno.ENETDOWN, errno.ENODEV):
-                    raise NetworkError(f"TUN device {self.name}: {error}") from None
+                raise NetworkError(f"TUN device {self.name}, MTU {mtu}: {error}") from None
+
+    def restore(self) -> list[str]:
+        """Put back the rules, addresses and routes that are missing, under the name that the device has now.
+
+        Returns what there is to complain of, a line each: rules that were gone, what the kernel refuses, and rules of
+        others before ours.
+        The device loses its routes whenever it goes down; while it is down there is nothing to put back.
+        """
+        complaints: list[str] = []
+        with IPRoute() as netlink:
+            try:
+                (link,) = netlink.get_links(self.index)
+                self.name = link.get_attr("IFLA_IFNAME")
+                missing = guard(netlink, self.name, self.local, self.remote)
+                if missing:
+                    complaints.append(
+                        f"{missing} rules were gone and are back; see what leaves in clear"
+                    )
+                for rule in foreign_before_ours(netlink, self.versions):
+                    complaints.append(f"{rule} of somebody else comes before this gateway's")
+            except NetlinkError as error:
+                complaints.append(f"rules: {error}")
+            for version in self.versions:
+                try:
+                    lead(netlink, self.index, version, self.addresses, self.remote, take_back=True)
+                except NetlinkError as error:
+                    if error.code not in (errno.ENETDOWN, errno.ENODEV):
+                        complaints.append(f"routes of IPv{version}: {error}")
+        return complaints
+
+    @property
+    def versions(self) -> list[int]:
+        """The IP versions that the tunnel carries."""
+        return sorted({prefix.version for prefix in self.remote})
 
     def close(self) -> None:
         """Let the device go, and its routes with it; the rules stay, and nothing to `remote` leaves."""
@@ -89,26 +109,40 @@ def open_tun(
     """A new TUN device that carries traffic from `local` to `remote`, with the offloads that the kernel has, if wanted.
 
     One read is one packet or super-packet, one write another. Made in the current network namespace; it vanishes
-    with the descriptor, and its routes with it. The rules of `gateways.routes` are installed first and stay, even
-    after the process: protected traffic has never another way out. Raises `FeatureMissing` without TUN or policy
-    rules in the kernel, `NetworkError` when netlink refuses.
+    with the descriptor, and its routes with it. The rules of `gateways.routes` stay, even after the process:
+    protected traffic has never another way out. Raises `FeatureMissing` without TUN or policy rules in the kernel,
+    `NetworkError` when netlink refuses or another device has a prefix of `remote`.
     """
     with IPRoute() as netlink:
+        fd = _attach(name)
         try:
             guard(netlink, name, local, remote)
-            fd = _attach(name)
-            try:
-                tso = offloads and _offloads(fd, _TSO)
-                uso = tso and _offloads(fd, _TSO | _USO)
-                (index,) = netlink.link_lookup(ifname=name)
-                _configure(netlink, index, mtu)
-                lead(netlink, index, addresses, remote)
-            except BaseException:
-                os.close(fd)
-                raise
+            tso = offloads and _offloads(fd, _TSO)
+            uso = tso and _offloads(fd, _TSO | _USO)
+            (index,) = netlink.link_lookup(ifname=name)
+            _configure(netlink, index, mtu)
+            tun = Tun(name, index, fd, tso, uso, tuple(addresses), tuple(local), tuple(remote))
+            for version in tun.versions:
+                _lead_first(netlink, tun, version)
         except NetlinkError as error:
+            os.close(fd)
             raise NetworkError(f"TUN device {name}: {error}") from None
-    return Tun(name, index, fd, tso, uso, tuple(addresses), tuple(remote))
+        except BaseException:
+            os.close(fd)
+            raise
+    return tun
+
+
+def _lead_first(netlink: IPRoute, tun: Tun, version: int) -> None:
+    try:
+        lead(netlink, tun.index, version, tun.addresses, tun.remote)
+    except NetlinkError as error:
+        if version == 6 and error.code in (errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP):
+            raise NetworkError(
+                f"TUN device {tun.name}: no IPv6 on it ({error}); set net.ipv6.conf.all.disable_ipv6 "
+                "and net.ipv6.conf.default.disable_ipv6 to 0, or leave IPv6 out of local and remote"
+            ) from None
+        raise
 
 
 def _offloads(fd: int, flags: int) -> bool:

@@ -229,6 +229,7 @@ remote = [ip_network("10.81.2.0/24"), ip_network("fd00:81:2::/64")]
 tun = open_tun("qtun6", addresses, 1438, local, remote, offloads=False)
 for mtu in (1438, 1200, 1438):
     tun.set_mtu(mtu)
+    tun.restore()
     for destination in ("10.81.2.1", "fd00:81:2::1"):
         ip = subprocess.run(["ip", "route", "get", destination], capture_output=True, text=True)
         print("tunnel" if "qtun6" in ip.stdout else "none", end=" ")

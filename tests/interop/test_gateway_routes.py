@@ -25,6 +25,8 @@ from tests.gateway_pair import (
 pytestmark = pytest.mark.interop
 __all__ = ["pair"]
 
+DOCS = Path(__file__).parents[2] / "docs" / "gateways.md"
+
 
 @pytest.fixture(autouse=True)
 def steady(pair: Pair) -> None:
@@ -131,15 +133,21 @@ def test_ipv6_stays_inside_while_the_loopback_and_the_device_go_down_and_up(
 def test_a_gateway_that_starts_again_finds_its_rules_there(pair: Pair) -> None:
     pair.up()
     rules = do(pair, "u", "ip rule")
-    assert rules.count("proto 145") == 4
+    assert rules.count("proto 145") == 7
     pair.stop("u")
     assert do(pair, "u", "ip rule").replace(" [detached]", "") == rules
     pair.stop("n")
     pair.up()
     assert do(pair, "u", "ip rule") == rules
     assert pair.ping() == (5, 5)
-    do(pair, "u", "ip rule flush protocol 145")  # as the documentation says
-    assert not re.search("4500|qtun0", do(pair, "u", "ip rule"))
+    for site in SITES:
+        pair.stop(site)
+    others = "ip rule; ip -6 rule"
+    documented = re.search("```sh\n(for ip in.*?)```", DOCS.read_text(), re.DOTALL)
+    assert documented
+    do(pair, "u", documented[1])
+    assert not re.search("4500|qtun0|145", do(pair, "u", others))
+    assert do(pair, "u", others).count("lookup local") == 2
 
 
 def test_routes_that_refuse_the_peer_lose_packets_and_nothing_else(pair: Pair) -> None:
@@ -188,3 +196,95 @@ def test_no_forged_icmp_message_ends_a_gateway_or_takes_ipv6_away(pair: Pair) ->
     errors = pair.stop("u")["errors"]
     assert {"EHOSTDOWN", "ENONET", "EPROTO", "EMSGSIZE"} <= errors.keys()
     assert re.search(r" mtu .*inner=128\d$", pair.log("u"), re.MULTILINE)
+
+
+def test_what_others_do_with_rules_addresses_and_names_leads_nothing_around_the_tunnel(
+    pair: Pair, outer: Path
+) -> None:
+    def routes() -> str:
+        return do(pair, "u", "ip route show table 4500")
+
+    pair.up()
+    do(
+        pair,
+        "u",
+        "ip route add default via 192.0.2.2 table 100",
+        "ip rule add from 10.81.1.0/24 table 100",  # without a preference, as wg-quick's
+    )
+    assert pair.ping() == (5, 5)
+    for change in (
+        "ip route flush table 4500",
+        "ip route replace 10.81.2.0/24 via 192.0.2.2 dev veth table 4500",
+        "ip address flush dev qtun0",
+        "ip link set qtun0 down; ip link set qtun0 name other; ip link set other up",
+    ):
+        do(pair, "u", change)
+        until(lambda: "dev other" in routes() or "dev qtun0" in routes(), "the route")
+        assert pair.ping() == (5, 5)
+    rules = do(pair, "u", "ip rule")
+    assert "iif other" in rules
+    pair.stop("u")
+    assert pair.ping() == (5, 0)
+    assert in_clear(pair, outer) == []
+
+
+def test_rules_that_somebody_flushed_are_put_back_and_that_is_said(pair: Pair) -> None:
+    pair.up()
+    rules = do(pair, "u", "ip rule").splitlines()
+    do(
+        pair,
+        "u",
+        "ip rule add preference 0 from 192.0.2.99 table 100",
+        "ip rule del preference 0 to 10.81.2.0/24",
+        "ip rule del preference 0 iif qtun0",
+        "ip rule flush proto 145",
+    )
+    until(lambda: do(pair, "u", "ip rule").count("proto 145") == 7, "the rules")
+    assert pair.ping() == (5, 5)
+    do(pair, "u", "ip rule del preference 0 from 192.0.2.99")
+    assert sorted(do(pair, "u", "ip rule").splitlines()) == sorted(rules)
+    assert pair.stop("u")["errors"]["routes"] >= 2
+    said = re.findall(' routes .* complaint="(.*)"', pair.log("u"))
+    assert any("rules were gone and are back" in line for line in said)
+    assert "IPv4 rule 2 of somebody else comes before this gateway's" in said
+
+
+def test_ipv6_taken_from_the_host_leaves_ipv4_running(pair: Pair, outer: Path) -> None:
+    give_ipv6(pair, rekey_after_s=60)
+    pair.up()
+    routes = ("ip", "-6", "route", "show", "table", "4500")
+    do(pair, "u", "sysctl -qw net.ipv6.conf.qtun0.disable_ipv6=1")
+    assert pair.ping() == (5, 5)
+    assert ping6(pair, 5) == 0
+    do(pair, "u", "sysctl -qw net.ipv6.conf.qtun0.disable_ipv6=0")
+    until(lambda: "qtun0" in run(*pair.inside("u", *routes)), "the routes")
+    assert ping6(pair, 5) == 5
+    assert in_clear(pair, outer) == []
+
+
+OPEN_TUN = """
+import sys
+from ipaddress import ip_interface, ip_network
+from gateways.tun import open_tun
+from topo.errors import NetworkError
+
+def opened(name, remote):
+    try:
+        return open_tun(name, [ip_interface("10.81.9.1/30")], 1438, [ip_network("10.81.1.0/24")],
+                        [ip_network(remote)], offloads=False)
+    except NetworkError as error:
+        print(error)
+
+opened("lo", "10.81.2.0/24")
+first = opened("qtun0", "10.81.2.0/24")
+opened("qtun1", "10.81.2.0/24")
+wider = opened("qtun1", "10.81.0.0/16")
+"""
+
+
+def test_a_device_or_a_prefix_that_is_taken_is_refused_and_left_as_it_was(pair: Pair) -> None:
+    said = run(*pair.inside("u", sys.executable, "-c", OPEN_TUN)).splitlines()
+    assert len(said) == 2
+    assert "choose a tun_name that no other device has" in said[0]
+    assert said[1] == "10.81.2.0/24 leads into qtun0 already: a prefix of `remote` is one gateway's"
+    assert "iif lo" not in do(pair, "u", "ip rule")
