@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
-from itertools import product
+from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificate
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -22,6 +19,15 @@ from pydantic import (
 )
 
 from gateways.aggfrag import MIN_PAYLOAD_OCTETS
+from gateways.config_checks import (
+    DeviceAddress,
+    DeviceAddress6,
+    HostAddress,
+    Name,
+    Prefix,
+    check_addresses,
+    wrong_files,
+)
 from gateways.encapsulation import PORT, Encapsulation, inner_mtu
 from gateways.esp import MAX_SEQUENCE
 from gateways.events import Policy
@@ -30,7 +36,7 @@ from gateways.ike.config import IkeConfig, Keying
 from gateways.ike.numbers import GROUP_X25519
 from gateways.keysource import KEY_BITS
 from gateways.mtu import MIN_IPV6_MTU
-from gateways.selectors import Network, TrafficSelectors
+from gateways.selectors import TrafficSelectors
 from gateways.suites import AES_128_GCM, SUITES
 from kms.client import Kms014Client
 from topo.errors import InputError, ScenarioError
@@ -42,47 +48,11 @@ _MAX_OCTETS = 2**63 - 1
 _RESPONDER_PATIENCE = 1.2
 """How much longer a responder's soft lifetime is: it rekeys only when the initiator does not."""
 
-
-def _prefix(value: object) -> object:
-    """A prefix written down, in one place, so that what is wrong with it is said once and not for each IP version."""
-    if not isinstance(value, str):
-        return value
-    try:
-        wide = ip_network(value, strict=False)
-    except ValueError:
-        raise ValueError(f"{value!r} is no prefix like 10.1.0.0/24 or fd00:1::/64") from None
-    try:
-        return ip_network(value)
-    except ValueError as error:
-        raise ValueError(f"{error}; the prefix is {wide}") from None
-
-
-Prefix = Annotated[Network, BeforeValidator(_prefix)]
 Seconds = Annotated[float, Field(gt=0, le=_MAX_S)]
+AnswerSeconds = Annotated[float, Field(ge=0.01, le=_MAX_S)]
+"""Of a peer: nearer together, requests are a flood."""
 LifetimeSeconds = Annotated[float, Field(ge=0.1, le=_MAX_S)]
 """Of an SA: below this it would be over before it is agreed on."""
-
-
-def _wrong_files(section: str, ca: Path, cert: Path, key: Path) -> list[str]:
-    """What is wrong with PEM files, each with its key in the configuration."""
-    wrong = []
-    for name, file, read, what in (
-        ("ca", ca, load_pem_x509_certificate, "certificate"),
-        ("cert", cert, load_pem_x509_certificate, "certificate"),
-        (
-            "key",
-            key,
-            lambda data: load_pem_private_key(data, None),
-            "private key without a password",
-        ),
-    ):
-        try:
-            read(file.read_bytes())
-        except OSError as error:
-            wrong.append(f"{section}{name}: {file}: {error.strerror}")
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            wrong.append(f"{section}{name}: {file}: no PEM {what}")
-    return wrong
 
 
 class KmsConfig(BaseModel):
@@ -102,7 +72,7 @@ class KmsConfig(BaseModel):
 
     def client(self, path: Path) -> Kms014Client:
         """The way to the KMS. Raises `ScenarioError` naming `path`, the key in it and each file that cannot be used."""
-        wrong = _wrong_files("kms.", self.ca, self.cert, self.key)
+        wrong = wrong_files("kms.", self.ca, self.cert, self.key)
         if wrong:
             raise ScenarioError(path, "", f"{'; '.join(wrong)}; `qntn kms init` makes these files")
         try:
@@ -129,7 +99,7 @@ class CertificateConfig(BaseModel):
 
     def load(self) -> Certified:
         """The certificates and the key. Raises `InputError` naming the file."""
-        wrong = _wrong_files("certificate.", self.ca, self.cert, self.key)
+        wrong = wrong_files("certificate.", self.ca, self.cert, self.key)
         if wrong:
             raise InputError(f"{'; '.join(wrong)}; each takes the path of a PEM file")
         key = load_pem_private_key(self.key.read_bytes(), None)
@@ -145,10 +115,10 @@ class GatewayConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, description="this gateway's name in logs and status, e.g. EG-U")
+    name: Name = Field(description="this gateway's name in logs and status, e.g. EG-U")
     role: Literal["initiator", "responder"] = Field(description="who begins")
-    outer_local: IPv4Address = Field(description="address the ESP packets leave from")
-    outer_peer: IPv4Address = Field(description="address of the other gateway")
+    outer_local: HostAddress = Field(description="address the ESP packets leave from")
+    outer_peer: HostAddress = Field(description="address of the other gateway")
     port: int = Field(PORT, gt=0, lt=65536, description="UDP port at both ends (RFC 3948)")
     encapsulation: Encapsulation = Field(
         Encapsulation.UDP,
@@ -158,8 +128,8 @@ class GatewayConfig(BaseModel):
     tun_name: str = Field(
         "qtun0", pattern=r"^[A-Za-z0-9_.-]{1,15}$", description="name of the TUN device"
     )
-    tun_address: IPv4Interface = Field(description="address and prefix length of the TUN device")
-    tun_address6: IPv6Interface | None = Field(
+    tun_address: DeviceAddress = Field(description="address and prefix length of the TUN device")
+    tun_address6: DeviceAddress6 | None = Field(
         None, description="IPv6 address and prefix length of the TUN device; null: none"
     )
     local: tuple[Prefix, ...] = Field(min_length=1, description="prefixes behind us, IPv4 and IPv6")
@@ -170,8 +140,8 @@ class GatewayConfig(BaseModel):
     certificate: CertificateConfig | None = Field(
         None, description="authentication by certificates; null: by psk"
     )
-    own_id: str | None = Field(None, description="our identity in IKE; null: own_sae")
-    peer_id: str | None = Field(None, description="the peer's identity in IKE; null: peer_sae")
+    own_id: Name | None = Field(None, description="our identity in IKE; null: own_sae")
+    peer_id: Name | None = Field(None, description="the peer's identity in IKE; null: peer_sae")
     keying: Keying = Field(
         Keying.PPK,
         description="ppk: QKD keys mixed into IKE's; direct: straight into the SAs; none: no QKD",
@@ -183,8 +153,8 @@ class GatewayConfig(BaseModel):
     )
     pfs: bool = Field(False, description="a key exchange of its own in each child rekey")
     ml_kem: bool = Field(False, description="ML-KEM-768 besides X25519, if the peer can")
-    own_sae: str = Field(min_length=1, max_length=255, description="our SAE ID")
-    peer_sae: str = Field(min_length=1, max_length=255, description="the peer's SAE ID")
+    own_sae: Name = Field(description="our SAE ID")
+    peer_sae: Name = Field(description="the peer's SAE ID")
     kms: KmsConfig = Field(description="where our keys come from")
     rekey_after_s: LifetimeSeconds = Field(120.0, description="age at which an SA is replaced, s")
     rekey_jitter: float = Field(
@@ -209,14 +179,14 @@ class GatewayConfig(BaseModel):
         None,
         description="age at which a whole new IKE SA with a new PPK is made, for a peer without RFC 9867, s",
     )
-    dpd_after_s: Seconds = Field(
+    dpd_after_s: AnswerSeconds = Field(
         30.0, description="silence after which the peer is asked whether it lives, s"
     )
     attempts: int = Field(
         8, ge=1, le=32, description="transmissions of a request until the peer is given up"
     )
     grace_s: Seconds = Field(5.0, description="life of the old inbound SA after a switch, s")
-    retransmit_s: Seconds = Field(
+    retransmit_s: AnswerSeconds = Field(
         1.0, description="first retransmission timeout, s; longer than one round trip"
     )
     policy: Policy = Field(
@@ -259,6 +229,13 @@ class GatewayConfig(BaseModel):
             raise ValueError("at least 16 octets in hex, as `openssl rand -hex 32` makes them")
         return value
 
+    @field_validator("esp_sa", "status")
+    @classmethod
+    def _check_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.name:
+            raise ValueError("the path of a file, or null")
+        return value
+
     @field_validator("tun_name")
     @classmethod
     def _check_tun_name(cls, value: str) -> str:
@@ -286,21 +263,20 @@ class GatewayConfig(BaseModel):
             raise ValueError("outer_peer is outer_local: it takes the address of the other gateway")
         if self.own_sae == self.peer_sae:
             raise ValueError("own_sae is peer_sae: each end has a name of its own")
-        for name, address in (
-            ("outer_peer", self.outer_peer),
-            ("outer_local", self.outer_local),
-            *(("tun_address", interface.ip) for interface in self.tun_addresses),
+        if self.payload_octets is not None and self.constant_rate_bps is None:
+            raise ValueError("payload_octets is of the constant-rate mode: set constant_rate_bps")
+        if self.esp_sa is not None and self.esp_sa == self.status:
+            raise ValueError("esp_sa is status: each takes a file of its own")
+        for name, names in (
+            ("local", self.local),
+            ("remote", self.remote),
+            ("suites", self.suites),
         ):
-            if any(address in prefix for prefix in self.remote):
-                raise ValueError(f"remote contains {name}: the tunnel would run through itself")
-        for mine, its in product(self.local, self.remote):
-            if mine.version == its.version and mine.overlaps(its):
-                raise ValueError(
-                    f"local {mine} and remote {its} overlap: each address is behind one gateway"
-                )
+            if len(set(names)) < len(names):
+                raise ValueError(f"{name} names something twice")
+        outer = (("outer_peer", self.outer_peer), ("outer_local", self.outer_local))
+        check_addresses(outer, self.tun_addresses, self.local, self.remote)
         versions = {prefix.version for prefix in self.local}
-        if versions != {prefix.version for prefix in self.remote}:
-            raise ValueError("local and remote must have prefixes of the same IP versions")
         if 6 in versions and self.tun_mtu < MIN_IPV6_MTU:
             raise ValueError(
                 f"path_mtu leaves {self.tun_mtu} octets inside; IPv6 needs {MIN_IPV6_MTU}"

@@ -49,6 +49,20 @@ class KmeStatus:
     """What its maker says beyond the document; empty if nothing."""
 
 
+def _host_and_port(base_url: str) -> tuple[str, int]:
+    try:
+        url = urlsplit(base_url)
+        host, port = url.hostname, url.port
+        # as a certificate would name it; http.client finds an impossible name only when it calls
+        if host is not None and host.isascii() and host.isprintable() and " " not in host:
+            rest = (url.path.strip("/"), url.query, url.fragment, url.username)
+            if url.scheme == "https" and not any(rest) and port != 0:
+                return host, port or 443
+    except ValueError:  # a port that is none, brackets that do not close
+        pass
+    raise InputError(f"KME address {base_url!r}: https://HOST[:PORT]")
+
+
 class Kms014Client:
     """One SAE's connection to its own KME.
 
@@ -69,9 +83,7 @@ class Kms014Client:
         kme_id: str,
         timeout_s: float,
     ) -> None:
-        url = urlsplit(base_url)
-        if url.scheme != "https" or not url.hostname or url.path.strip("/"):
-            raise InputError(f"KME address {base_url!r}: https://HOST[:PORT]")
+        host, port = _host_and_port(base_url)
         try:
             context = ssl.create_default_context(cafile=ca)
             context.load_cert_chain(certificate, key)
@@ -80,7 +92,7 @@ class Kms014Client:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._base_url, self._kme_id = base_url, kme_id
         self._connection = http.client.HTTPSConnection(
-            url.hostname, url.port or 443, timeout=timeout_s, context=context
+            host, port, timeout=timeout_s, context=context
         )
 
     def status(self, slave: str) -> KmeStatus:

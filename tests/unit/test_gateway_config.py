@@ -128,6 +128,32 @@ def test_ipv6_and_raw_esp(tmp_path: Path) -> None:
             for value in (1e300, math.inf, math.nan)
         ),
         ({"attempts": 2**40}, "attempts"),
+        ({"outer_peer": "0.0.0.0"}, "outer_peer: 0.0.0.0 is no address of one host"),
+        ({"outer_local": "224.1.1.1"}, "outer_local"),
+        ({"outer_peer": "255.255.255.255"}, "outer_peer"),
+        ({"tun_address": "0.0.0.0/0"}, "tun_address: 0.0.0.0 is no address to give"),
+        ({"tun_address": "127.0.0.1/8"}, "tun_address"),
+        ({"tun_address": "224.0.0.1/4"}, "tun_address"),
+        ({"tun_address": "192.0.2.1/24"}, "the network of tun_address 192.0.2.1/24 contains"),
+        ({"tun_address": "10.9.0.1/0"}, "contains outer_peer"),
+        ({"tun_address6": "ff02::1/64"}, "tun_address6"),
+        ({"tun_address6": "fe80::1%veth/64"}, "without a zone"),
+        *(
+            ({"local": ["fd00:1::/64"], "remote": [prefix]}, "remote.0")
+            for prefix in ("ff00::/8", "fe80::/10", "fe80::%veth/64", "::ffff:0:0/96")
+        ),
+        ({"remote": ["224.0.0.0/4"]}, "never leaves a host or a link"),
+        ({"local": ["127.0.0.0/8"]}, "local.0"),
+        ({"remote": ["10.2.0.0/24", "10.2.0.0/24"]}, "remote names something twice"),
+        ({"suites": ["AES-128-GCM", "AES-128-GCM"]}, "suites names something twice"),
+        ({"payload_octets": 500}, "set constant_rate_bps"),
+        ({"esp_sa": "same", "status": "same"}, "each takes a file of its own"),
+        ({"status": ""}, "status: the path of a file"),
+        ({"own_id": ""}, "own_id"),
+        ({"name": "EG\nU"}, "name"),
+        ({"peer_sae": "x" * 256}, "peer_sae"),
+        ({"retransmit_s": 1e-12}, "retransmit_s"),
+        ({"dpd_after_s": 1e-9}, "dpd_after_s"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -193,7 +219,19 @@ def test_the_tls_file_that_is_wrong_is_named(
         ("kms.key", {"key": section["cert"]}),
         ("kms.ca", {"key": str(sae.key), "ca": str(sae.key)}),
         ("kms: TLS files", {"key": str(files.ca.key)}),
-        ("kms: KME address", {"key": str(sae.key), "base_url": "http://10.1.0.9"}),
+        *(
+            ("kms: KME address", {"key": str(sae.key), "base_url": url})
+            for url in (
+                "http://10.1.0.9",
+                "https://10.1.0.9:99999",
+                "https://10.1.0.9:port",
+                "https://10.1.0.9 :8443",
+                "https://[::1:8443",
+                "https://a\0b:8443",
+                "https://é…:8443",
+                "https://10.1.0.9:8443/?x",
+            )
+        ),
     ):
         assert main([str(written(tmp_path, kms=section | changes))]) == 2
         said = capsys.readouterr().err
