@@ -34,6 +34,7 @@ from gateways.events import Policy
 from gateways.ike.auth import Certified, Credentials, Psk, SigningKey
 from gateways.ike.config import IkeConfig, Keying
 from gateways.ike.numbers import GROUP_X25519
+from gateways.ike.payloads import MAX_SELECTORS
 from gateways.keysource import KEY_BITS
 from gateways.mtu import MIN_IPV6_MTU
 from gateways.selectors import TrafficSelectors
@@ -132,9 +133,13 @@ class GatewayConfig(BaseModel):
     tun_address6: DeviceAddress6 | None = Field(
         None, description="IPv6 address and prefix length of the TUN device; null: none"
     )
-    local: tuple[Prefix, ...] = Field(min_length=1, description="prefixes behind us, IPv4 and IPv6")
+    local: tuple[Prefix, ...] = Field(
+        min_length=1, max_length=MAX_SELECTORS, description="prefixes behind us, IPv4 and IPv6"
+    )
     remote: tuple[Prefix, ...] = Field(
-        min_length=1, description="prefixes behind the peer, IPv4 and IPv6"
+        min_length=1,
+        max_length=MAX_SELECTORS,
+        description="prefixes behind the peer, IPv4 and IPv6",
     )
     psk: str = Field("", repr=False, description="pre-shared key of IKE, hex")
     certificate: CertificateConfig | None = Field(

@@ -343,8 +343,7 @@ class Gateway:
         for event in events:
             match event:
                 case SendControl(message):
-                    datagram = NON_ESP_MARKER + message
-                    self._wire.send(datagram, len(datagram))
+                    self._wire.send_control(NON_ESP_MARKER + message)
                     continue
                 case FetchKey() | FetchKeyById():
                     self._fetcher.submit(event)

@@ -71,12 +71,9 @@ class RawWire(_Unbuffered):
         """A descriptor that is readable when either socket is."""
         return self._either.fileno()
 
-    def send(self, data: bytes | memoryview, size: int, traffic_class: int = 0) -> None:
-        """Send ESP packets of `size` octets, or one message behind its marker."""
-        if data[:4] == NON_ESP_MARKER:
-            self._control.send(data, size, traffic_class)
-        else:
-            super().send(data, size, traffic_class)
+    def send_control(self, message: bytes) -> None:
+        """Send an IKE message, in UDP."""
+        self._control.send_control(message)
 
     def receive(self, into: memoryview) -> tuple[int, int, int] | None:
         """Read one datagram, as `Wire.receive` does; an ESP packet without its IP header.

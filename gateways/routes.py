@@ -48,6 +48,9 @@ _MAIN_TABLE: Final = 254
 _LOCAL_TABLE: Final = 255
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _OPTIONS: Final = {4: "CONFIG_IP_MULTIPLE_TABLES", 6: "CONFIG_IPV6_MULTIPLE_TABLES"}
+_PLACE: Final = ("priority", "iifname", "dst", "dst_len")
+_Place = tuple[Any, ...]
+"""Of a rule of ours, what these are; the rest follows."""
 _NO_RULES: Final = frozenset((errno.EAFNOSUPPORT, errno.EOPNOTSUPP))
 
 
@@ -57,11 +60,16 @@ def guard(netlink: IPRoute, tun: str, local: Sequence[Network], remote: Sequence
     Nothing to `remote` leaves in clear from here on. Raises `FeatureMissing` where the kernel has no policy rules of
     an IP version, `NetlinkError` where it refuses.
     """
+    there: dict[int, set[_Place]] = {}
     missing = 0
     for version, rule in _rules(tun, local, remote):
+        if version not in there:
+            there[version] = set(_places(netlink, version))
+        place = tuple(rule.get(name) for name in _PLACE)
+        if place in there[version]:
+            continue
         try:
             netlink.rule("add", family=_FAMILIES[version], protocol=PROTOCOL, **rule)
-            missing += 1
         except NetlinkError as error:
             if error.code in _NO_RULES:
                 raise FeatureMissing(
@@ -70,7 +78,25 @@ def guard(netlink: IPRoute, tun: str, local: Sequence[Network], remote: Sequence
                 ) from None
             if error.code != errno.EEXIST:
                 raise
+        else:
+            missing += 1
     return missing
+
+
+def _places(netlink: IPRoute, version: int) -> Iterator[_Place]:
+    """What tells our rules that are there from each other."""
+    try:
+        rules = netlink.get_rules(family=_FAMILIES[version])
+    except NetlinkError as error:
+        if error.code in _NO_RULES:
+            return  # adding one says so
+        raise
+    for rule in rules:
+        if rule.get_attr("FRA_PROTOCOL") == PROTOCOL:
+            destination = rule.get_attr("FRA_DST")
+            length = rule["dst_len"] if destination else None
+            priority = rule.get_attr("FRA_PRIORITY") or 0
+            yield priority, rule.get_attr("FRA_IIFNAME"), destination, length
 
 
 def _rules(
@@ -137,31 +163,24 @@ def lead(
     for prefix in remote:
         if prefix.version != version:
             continue
+        route = {"dst": str(prefix), "oif": index, "table": TABLE}
         try:
-            netlink.route("add", dst=str(prefix), oif=index, table=TABLE)
+            netlink.route("replace" if take_back else "add", **route)
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
-            other = _other_device(netlink, index, prefix)
-            if other is None:
-                continue
-            if not take_back:
-                raise NetworkError(
-                    f"{prefix} leads into {other} already: a prefix of `remote` is one gateway's"
-                ) from None
-            netlink.route("replace", dst=str(prefix), oif=index, table=TABLE)
+            raise NetworkError(
+                f"{prefix} leads into {_device(netlink, prefix)} already: "
+                "a prefix of `remote` is one gateway's"
+            ) from None
 
 
-def _other_device(netlink: IPRoute, index: int, prefix: Network) -> str | None:
-    """The device that a prefix leads into in our table, if it is not `index`."""
-    wanted = str(prefix.network_address) if prefix.prefixlen else None
+def _device(netlink: IPRoute, prefix: Network) -> str:
+    """The device that a prefix leads into in our table."""
+    place = str(prefix.network_address) if prefix.prefixlen else None, prefix.prefixlen
     for route in netlink.get_routes(family=_FAMILIES[prefix.version], table=TABLE):
-        if (route["dst_len"], route.get_attr("RTA_DST")) == (prefix.prefixlen, wanted):
-            device = route.get_attr("RTA_OIF")
-            if device == index:
-                return None
-            if device is None:
-                return "nothing"
+        device = route.get_attr("RTA_OIF")
+        if device is not None and (route.get_attr("RTA_DST"), route["dst_len"]) == place:
             link = next(iter(netlink.get_links(device)))
             return str(link.get_attr("IFLA_IFNAME"))
-    return None
+    return "another route"

@@ -23,9 +23,11 @@ MAX_OCTETS = 65507
 _UDP_SEGMENT, _UDP_GRO = 103, 104
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _IP_TOS, _IP_RECVTOS, _IP_MTU_DISCOVER, _IP_MTU = 1, 13, 10, 14
-_IP_PMTUDISC_PROBE = 3
-"""DF is set, and what the kernel believes of the path, perhaps because of a forged ICMP message, refuses no datagram:
-it is for `gateways.mtu.PathMtu` to believe it."""
+_IP_PMTUDISC_DONT, _IP_PMTUDISC_PROBE = 0, 3
+"""PROBE: DF is set, and what the kernel believes of the path, perhaps because of a forged ICMP message, refuses no
+datagram: it is for `gateways.mtu.PathMtu` to believe it."""
+_FITS_EVERYWHERE = 576 - 28
+"""A UDP payload that no IPv4 path is too narrow for (RFC 791 §3.1)."""
 _BUFFER_OCTETS = 4 * 2**20
 _ANCILLARY_OCTETS = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(1)
 _MAX_WAITING = 1024
@@ -118,6 +120,17 @@ class Wire:
                 if self._send(datagram, len(datagram), 0, error.errno):
                     return
         self.send(datagram, len(datagram), traffic_class)
+
+    def send_control(self, message: bytes) -> None:
+        """Send an IKE message. It alone may be fragmented on its way, as many prefixes or certificates make it long."""
+        if len(message) <= _FITS_EVERYWHERE:
+            self.send(message, len(message))
+            return
+        self._udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
+        try:
+            self.send(message, len(message))
+        finally:
+            self._udp.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
 
     def flush(self) -> None:
         """Send what waits, as far as the socket takes it."""

@@ -23,9 +23,11 @@ from topo.errors import ControlError
 
 HEADER_OCTETS = 28
 GENERIC_OCTETS = 4
-MAX_MESSAGE_OCTETS = 16_384
+MAX_MESSAGE_OCTETS = 32_768
 MAX_PAYLOADS = 64
 MAX_TRANSFORMS = 255
+MAX_SELECTORS = 255
+"""Of one TSi or TSr payload."""
 NONCE_OCTETS = range(16, 257)
 """Lengths a nonce may have (RFC 7296 §3.9)."""
 
@@ -335,14 +337,16 @@ class Selector:
 
 
 def selectors_payload(kind: Kind, selectors: Iterable[Selector]) -> Payload:
-    """A TSi or TSr payload (RFC 7296 §3.13)."""
-    parts = []
+    """A TSi or TSr payload (RFC 7296 §3.13). Raises `ControlError` for more selectors than it can hold."""
+    parts: list[bytes] = []
     for selector in selectors:
         addresses = selector.first.packed + selector.last.packed
         of_type = TS_IPV4_RANGE if selector.first.version == 4 else TS_IPV6_RANGE
         length = _SELECTOR.size + len(addresses)
         ports = selector.first_port, selector.last_port
         parts.append(_SELECTOR.pack(of_type, selector.protocol, length, *ports) + addresses)
+    if len(parts) > MAX_SELECTORS:
+        raise ControlError(f"{len(parts)} traffic selectors; a payload holds {MAX_SELECTORS}")
     return Payload(kind, bytes((len(parts), 0, 0, 0)) + b"".join(parts))
 
 

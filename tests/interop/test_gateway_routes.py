@@ -12,6 +12,7 @@ import pytest
 from tests.gateway_pair import (
     INNER,
     INNER6,
+    PREFIX,
     SITES,
     Pair,
     dissected,
@@ -288,3 +289,23 @@ def test_a_device_or_a_prefix_that_is_taken_is_refused_and_left_as_it_was(pair: 
     assert "choose a tun_name that no other device has" in said[0]
     assert said[1] == "10.81.2.0/24 leads into qtun0 already: a prefix of `remote` is one gateway's"
     assert "iif lo" not in do(pair, "u", "ip rule")
+
+
+@pytest.mark.parametrize("encapsulation", ["udp", "raw"])
+def test_an_ike_message_longer_than_the_path_is_fragmented_and_no_esp_packet_is(
+    pair: Pair, outer: Path, encapsulation: str
+) -> None:
+    many = [f"10.90.{number}.0/24" for number in range(150)]
+    for site, key in (("u", "remote"), ("n", "local")):
+        changes = {key: [*many, PREFIX["n"]], "encapsulation": encapsulation}
+        pair.configure(site, rekey_after_s=60, **changes)
+    pair.up()
+    assert pair.ping() == (5, 5)
+    assert pair.ping(5, 0.05, "-s", "1400") == (5, 5)
+    pair.end_capture(outer)
+    fields = ("ip.flags.mf", "ip.frag_offset", "ip.proto", "udp.length", "isakmp.exchangetype")
+    rows = dissected(outer, pair.directory / "none", *fields)
+    cut = [row for row in rows if row[0] == "1" or row[1] not in ("", "0")]
+    assert cut
+    assert {row[2] for row in cut} == {"17"}
+    assert all(row[4] for row in cut if row[3]), "the last fragment shows whose it is"

@@ -145,6 +145,7 @@ def test_ipv6_and_raw_esp(tmp_path: Path) -> None:
         ({"remote": ["224.0.0.0/4"]}, "never leaves a host or a link"),
         ({"local": ["127.0.0.0/8"]}, "local.0"),
         ({"remote": ["10.2.0.0/24", "10.2.0.0/24"]}, "remote names something twice"),
+        ({"local": [f"10.4.{number}.0/24" for number in range(256)]}, "local"),
         ({"suites": ["AES-128-GCM", "AES-128-GCM"]}, "suites names something twice"),
         ({"payload_octets": 500}, "set constant_rate_bps"),
         ({"esp_sa": "same", "status": "same"}, "each takes a file of its own"),

@@ -217,6 +217,23 @@ def test_an_address_that_is_not_ours_is_one_clear_error() -> None:
         udp_socket(IPv4Address("192.0.2.77"), IPv4Address("192.0.2.78"), 4500)
 
 
+def test_only_a_long_ike_message_may_be_fragmented() -> None:
+    ours, peer = IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")
+    modes = []
+    with udp_socket(ours, peer, 44500) as udp:
+
+        class Watched(Wire):
+            def send(self, data: bytes | memoryview, size: int, traffic_class: int = 0) -> None:
+                modes.append(udp.getsockopt(socket.IPPROTO_IP, 10))
+                super().send(data, size, traffic_class)
+
+        wire = Watched(udp, offloads=False)
+        for octets in (548, 549):
+            wire.send_control(bytes(octets))
+        assert modes == [3, 0]  # IP_PMTUDISC_PROBE, IP_PMTUDISC_DONT
+        assert udp.getsockopt(socket.IPPROTO_IP, 10) == 3
+
+
 @pytest.fixture
 def raw_wire() -> Iterator[tuple[RawWire, socket.socket, socket.socket]]:
     """A wire of two sockets, and the other ends of both."""
