@@ -237,7 +237,7 @@ class GatewayConfig(BaseModel):
     @field_validator("esp_sa", "status")
     @classmethod
     def _check_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.name:
+        if value is not None and (not value.name or "\0" in str(value)):
             raise ValueError("the path of a file, or null")
         return value
 

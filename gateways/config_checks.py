@@ -7,7 +7,6 @@ from ipaddress import (
     IPv4Address,
     IPv4Interface,
     IPv4Network,
-    IPv6Address,
     IPv6Interface,
     IPv6Network,
     ip_network,
@@ -43,9 +42,10 @@ def _prefix(value: object) -> object:
     return prefix
 
 
-def _never_routed(what: IPv4Network | IPv6Network | IPv4Address | IPv6Address) -> bool:
-    mapped = isinstance(what, IPv6Network) and what.subnet_of(IPv6Network("::ffff:0:0/96"))
-    return what.is_multicast or what.is_loopback or what.is_link_local or mapped
+def _never_routed(prefix: IPv4Network | IPv6Network) -> bool:
+    mapped = isinstance(prefix, IPv6Network) and prefix.subnet_of(IPv6Network("::ffff:0:0/96"))
+    none = prefix.is_unspecified and prefix.prefixlen == prefix.max_prefixlen
+    return prefix.is_multicast or prefix.is_loopback or prefix.is_link_local or mapped or none
 
 
 def _of_a_host(address: IPv4Address) -> IPv4Address:
@@ -57,7 +57,7 @@ def _of_a_host(address: IPv4Address) -> IPv4Address:
 def _of_a_device(value: Any) -> Any:
     if "%" in str(value):
         raise ValueError(f"{value}: without a zone, like fd00:9::1/126")
-    if value.ip.is_unspecified or _never_routed(value.ip):
+    if value.ip.is_unspecified or value.ip.is_multicast or value.ip.is_loopback:
         raise ValueError(f"{value.ip} is no address to give to a device; take one like 10.9.0.1/30")
     return value
 
@@ -87,8 +87,8 @@ def check_addresses(
     for (name, address), interface in product(outer, devices):
         if address in interface.network:
             raise ValueError(
-                f"the network of tun_address {interface} contains {name}: "
-                "the tunnel would run through itself"
+                f"the network of tun_address {interface} contains {name}: the tunnel would run "
+                "through itself; a length of 30 (IPv6: 126) does"
             )
     for mine, its in product(local, remote):
         if mine.version == its.version and mine.overlaps(its):

@@ -77,6 +77,8 @@ _CALM_NS = 100_000
 """About as long as they take: so long before a slot nothing is begun."""
 _SWITCH_INTERVAL_S = 0.0005
 """As long as packets wait for a thread that talks to the KMS or tells the status; Python's own is 5 ms."""
+_SHORTEST_GAP_NS, _LONGEST_GAP_NS = 10_000_000, 1_000_000_000
+"""Between two times that rules and routes are put back: ever longer while somebody takes them as fast."""
 _LONGEST_WAIT_S = 86400.0
 """Of epoll, which counts its milliseconds in 31 bits."""
 
@@ -118,6 +120,8 @@ class Gateway:
             keys = WrongKeys(keys)
         self._keys = keys
         self._ready = False
+        self._restored_ns, self._gap_ns = 0, _SHORTEST_GAP_NS
+        self._restore_at_ns: int | None = None
         self._stopping = False
         self._suite = AES_128_GCM
         longest = max(
@@ -248,7 +252,7 @@ class Gateway:
         elif fd == self._wake_out.fileno():
             self._from_kms()
         elif fd == self._watch.fileno() and self._watch.concerned():
-            self._restore()
+            self._restore_at_ns = max(now_ns, self._restored_ns + self._gap_ns)
 
     def _attend(self, due: bool, now_ns: int) -> bool:
         """Do what is to be done besides carrying packets; whether the next deadline may be another now."""
@@ -261,6 +265,13 @@ class Gateway:
             due = True
         if self._inbound.control:
             self._inbound.control = False
+            due = True
+        if self._restore_at_ns is not None:
+            if self._restore_at_ns <= now_ns:
+                calm = now_ns - self._restored_ns > 8 * self._gap_ns
+                self._gap_ns = _SHORTEST_GAP_NS if calm else min(2 * self._gap_ns, _LONGEST_GAP_NS)
+                self._restore_at_ns, self._restored_ns = None, now_ns
+                self._restore()
             due = True
         return self._carry_out() or due
 
@@ -286,7 +297,11 @@ class Gateway:
         self._timer.set(constant.next_slot_ns(now_ns))
 
     def _deadline_ns(self) -> int | None:
-        ends_ns = self._tunnel.next_deadline_ns(), self._path.next_deadline_ns()
+        ends_ns = (
+            self._tunnel.next_deadline_ns(),
+            self._path.next_deadline_ns(),
+            self._restore_at_ns,
+        )
         return min((at for at in ends_ns if at is not None), default=None)
 
     def _farewell(self) -> None:

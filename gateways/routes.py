@@ -48,6 +48,8 @@ _MAIN_TABLE: Final = 254
 _LOCAL_TABLE: Final = 255
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _OPTIONS: Final = {4: "CONFIG_IP_MULTIPLE_TABLES", 6: "CONFIG_IPV6_MULTIPLE_TABLES"}
+_ROUTES_TAKEN_BACK: Final = 16
+"""To one prefix; somebody who adds more does it on purpose."""
 _PLACE: Final = ("priority", "iifname", "dst", "dst_len")
 _Place = tuple[Any, ...]
 """Of a rule of ours, what these are; the rest follows."""
@@ -131,14 +133,18 @@ def _rules(
 
 
 def foreign_before_ours(netlink: IPRoute, versions: Iterable[int]) -> list[str]:
-    """The rules of others that come before ours, as `IPv4 rule 2`; the one for this host's own addresses may."""
+    """The rules of others that may come before ours, as `IPv4 rule 2 at 0`; that for this host's own addresses may."""
     found = []
     for version in sorted(set(versions)):
+        ours = False
         for place, rule in enumerate(netlink.get_rules(family=_FAMILIES[version])):
+            preference = rule.get_attr("FRA_PRIORITY") or 0
             if rule.get_attr("FRA_PROTOCOL") == PROTOCOL:
-                break
-            if rule.get_attr("FRA_TABLE") != _LOCAL_TABLE:
-                found.append(f"IPv{version} rule {place + 1}")
+                ours = True
+            elif rule.get_attr("FRA_TABLE") != _LOCAL_TABLE and (
+                not ours or _GATE <= preference <= _LAN_PREFERENCE + 1
+            ):
+                found.append(f"IPv{version} rule {place + 1} at {preference}")
     return found
 
 
@@ -164,8 +170,11 @@ def lead(
         if prefix.version != version:
             continue
         route = {"dst": str(prefix), "oif": index, "table": TABLE}
+        if take_back:
+            _take_back(netlink, route)
+            continue
         try:
-            netlink.route("replace" if take_back else "add", **route)
+            netlink.route("add", **route)
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
@@ -173,6 +182,20 @@ def lead(
                 f"{prefix} leads into {_device(netlink, prefix)} already: "
                 "a prefix of `remote` is one gateway's"
             ) from None
+
+
+def _take_back(netlink: IPRoute, route: dict[str, Any]) -> None:
+    """Make this the route to its prefix, whatever else leads there."""
+    for _ in range(_ROUTES_TAKEN_BACK):
+        try:
+            netlink.route("replace", **route)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+            # Ours is there, behind another, which the kernel would have replaced by a second one of ours.
+            netlink.route("del", dst=route["dst"], table=TABLE)
+        else:
+            return
 
 
 def _device(netlink: IPRoute, prefix: Network) -> str:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +66,20 @@ class Tun:
         others before ours.
         The device loses its routes whenever it goes down; while it is down there is nothing to put back.
         """
+        try:
+            return self._restore()
+        except OSError as error:  # no descriptor for netlink, say
+            return [f"cannot look after rules and routes: {error.strerror}"]
+
+    def _restore(self) -> list[str]:
         complaints: list[str] = []
         with IPRoute() as netlink:
-            try:
+            with suppress(
+                NetlinkError
+            ):  # ENODEV: it is in another namespace now; its rules are not
                 (link,) = netlink.get_links(self.index)
                 self.name = link.get_attr("IFLA_IFNAME")
+            try:
                 missing = guard(netlink, self.name, self.local, self.remote)
                 if missing:
                     complaints.append(

@@ -32,11 +32,17 @@ _GROUPS: Final = sum(
         _IPV6_RULE,
     )
 )
-_RTM_NEWLINK, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_DELRULE = 16, 21, 24, 25, 33
+_RTM_NEWLINK, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_DELROUTE = 16, 21, 24, 25
+_RTM_NEWRULE, _RTM_DELRULE = 32, 33
+_RT_TABLE_COMPAT = 252
+"""In a route's header, for a table whose number is above 255, as ours."""
+_KERNEL = 0
+"""Its netlink port."""
 _IFF_UP = 1
 _HEADER = struct.Struct("=IHHII")
 _LINK_MESSAGE = struct.Struct("=BxHiII")
 _ADDRESS_MESSAGE = struct.Struct("=BBBBI")
+_ROUTE_TABLE = _HEADER.size + 4
 _READ_OCTETS = 65536
 
 
@@ -67,14 +73,16 @@ class Watch:
         with suppress(BlockingIOError):
             while True:
                 try:
-                    ours |= self._are_ours(self._netlink.recv(_READ_OCTETS))
+                    messages, (port, _) = self._netlink.recvfrom(_READ_OCTETS)
+                    ours |= port == _KERNEL and self.are_ours(messages)
                 except BlockingIOError:
                     raise
                 except OSError:  # ENOBUFS: more news than there was room for
                     ours = True
         return ours
 
-    def _are_ours(self, messages: bytes) -> bool:
+    def are_ours(self, messages: bytes) -> bool:
+        """Whether any of these messages of the kernel is."""
         at = 0
         while at + _HEADER.size <= len(messages):
             octets, kind, *_ = _HEADER.unpack_from(messages, at)
@@ -84,20 +92,27 @@ class Watch:
         return False
 
     def _is_ours(self, kind: int, message: bytes) -> bool:
-        if kind == _RTM_NEWLINK:
+        if kind == _RTM_NEWLINK and len(message) >= _HEADER.size + _LINK_MESSAGE.size:
             _, _, index, flags, _ = _LINK_MESSAGE.unpack_from(message, _HEADER.size)
             return bool(index == self._index and flags & _IFF_UP)
-        if kind == _RTM_DELADDR:
+        if kind == _RTM_DELADDR and len(message) >= _HEADER.size + _ADDRESS_MESSAGE.size:
             *_, index = _ADDRESS_MESSAGE.unpack_from(message, _HEADER.size)
             return bool(index == self._index)
         if kind in (_RTM_NEWROUTE, _RTM_DELROUTE):
-            route = rtmsg(message)
-            route.decode()
-            if route.get_attr("RTA_TABLE") != TABLE:
-                return False
-            return kind == _RTM_DELROUTE or route.get_attr("RTA_OIF") != self._index
-        if kind == _RTM_DELRULE:
+            return self._is_our_route(kind, message)
+        if kind in (_RTM_NEWRULE, _RTM_DELRULE):
             rule = fibmsg(message)
             rule.decode()
-            return bool(rule.get_attr("FRA_PROTOCOL") == PROTOCOL)
+            ours = rule.get_attr("FRA_PROTOCOL") == PROTOCOL
+            return ours if kind == _RTM_DELRULE else not ours
         return False
+
+    def _is_our_route(self, kind: int, message: bytes) -> bool:
+        # Most routes are others', and there may be many: a look at the header does for them.
+        if message[_ROUTE_TABLE : _ROUTE_TABLE + 1] != bytes((_RT_TABLE_COMPAT,)):
+            return False
+        route = rtmsg(message)
+        route.decode()
+        if route.get_attr("RTA_TABLE") != TABLE:
+            return False
+        return kind == _RTM_DELROUTE or route.get_attr("RTA_OIF") != self._index

@@ -216,11 +216,12 @@ def test_what_others_do_with_rules_addresses_and_names_leads_nothing_around_the_
     for change in (
         "ip route flush table 4500",
         "ip route replace 10.81.2.0/24 via 192.0.2.2 dev veth table 4500",
+        "ip route prepend 10.81.2.0/24 via 192.0.2.2 dev veth table 4500",
         "ip address flush dev qtun0",
         "ip link set qtun0 down; ip link set qtun0 name other; ip link set other up",
     ):
         do(pair, "u", change)
-        until(lambda: "dev other" in routes() or "dev qtun0" in routes(), "the route")
+        until(lambda: re.fullmatch(r"10.81.2.0/24 dev (qtun0|other) .*\s*", routes()), "the route")
         assert pair.ping() == (5, 5)
     rules = do(pair, "u", "ip rule")
     assert "iif other" in rules
@@ -244,10 +245,12 @@ def test_rules_that_somebody_flushed_are_put_back_and_that_is_said(pair: Pair) -
     assert pair.ping() == (5, 5)
     do(pair, "u", "ip rule del preference 0 from 192.0.2.99")
     assert sorted(do(pair, "u", "ip rule").splitlines()) == sorted(rules)
-    assert pair.stop("u")["errors"]["routes"] >= 2
+    do(pair, "u", "ip rule add preference 150 from 192.0.2.99 table 100")
+    until(lambda: " at 150 " in pair.log("u"), "a complaint")
+    assert pair.stop("u")["errors"]["routes"] >= 3
     said = re.findall(' routes .* complaint="(.*)"', pair.log("u"))
     assert any("rules were gone and are back" in line for line in said)
-    assert "IPv4 rule 2 of somebody else comes before this gateway's" in said
+    assert "IPv4 rule 2 at 0 of somebody else comes before this gateway's" in said
 
 
 def test_ipv6_taken_from_the_host_leaves_ipv4_running(pair: Pair, outer: Path) -> None:

@@ -77,6 +77,24 @@ def test_ipv6_and_raw_esp(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"tun_address": "169.254.6.1/30", "tun_address6": "fe80::1/64"},
+        {"tun_address": "10.9.0.0/31"},
+        {"tun_address": "10.9.0.1/32"},
+        {
+            "remote": ["0.0.0.0/1", "128.0.0.0/2"],
+            "local": ["203.0.113.0/24"],
+            "tun_address": "198.51.100.1/30",
+        },
+        {"local": ["fd00:1::/64"], "remote": ["fd00:2::/64"]},
+    ],
+)
+def test_what_is_unusual_and_right_is_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
+    load_config(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
     ("changes", "key"),
     [
         ({"colour": "blue"}, "colour"),
@@ -142,6 +160,8 @@ def test_ipv6_and_raw_esp(tmp_path: Path) -> None:
             ({"local": ["fd00:1::/64"], "remote": [prefix]}, "remote.0")
             for prefix in ("ff00::/8", "fe80::/10", "fe80::%veth/64", "::ffff:0:0/96")
         ),
+        ({"remote": ["0.0.0.0/32"]}, "remote.0"),
+        ({"status": "a\0b"}, "status"),
         ({"remote": ["224.0.0.0/4"]}, "never leaves a host or a link"),
         ({"local": ["127.0.0.0/8"]}, "local.0"),
         ({"remote": ["10.2.0.0/24", "10.2.0.0/24"]}, "remote names something twice"),
